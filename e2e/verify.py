@@ -16,7 +16,7 @@ import sys
 sys.dont_write_bytecode = True
 
 from verifier import exams, foreign, known, ledger, report, rewards, vectors  # noqa: E402
-from verifier.recompute import Bench  # noqa: E402
+from verifier.recompute import Sampling  # noqa: E402
 
 
 def parse(arguments):
@@ -39,10 +39,10 @@ def ledger_sections(options):
     """Everything there is to say about a ledger."""
     record = ledger.read(options.ledger)
     cases = known.load(options.vectors) if options.vectors else []
-    bench = Bench(options.sample, record.seed if options.seed is None else options.seed)
+    sampling = Sampling(options.sample, record.seed if options.seed is None else options.seed)
     yield from exams.check_not_empty(record)
     for exam in record.exams:
-        yield from exams.check_exam(record, exam, bench, cases)
+        yield from exams.check_exam(record, exam, sampling, cases)
     for epoch in record.epochs:
         yield rewards.check_epoch(epoch, record.exams)
 
@@ -61,7 +61,7 @@ def main(arguments=None):
         return 2
     compared = sum(section.facts.get("known_compared", 0) for section in sections)
     if options.ledger and options.vectors:
-        print(f"{compared} artifacts compared with published vectors")
+        print(f"known vectors compared: {compared}")
     print(report.summary(sections))
     return 1 if report.totals(sections)[1] else 0
 

@@ -8,15 +8,15 @@ from .report import Section, failed, judged, skipped
 SKIP_KNOWN = "published nonces of this exam are not among the host's artifacts"
 
 
-def check_exam(ledger, exam, bench, cases):
+def check_exam(ledger, exam, sampling, cases):
     """The exam's own section and one per host."""
     title = f"exam {exam.index} {exam.kind} epoch {exam.epoch} height {exam.start_height}"
     yield Section(title, [records.check_seed(exam)], {"exam": exam.index, "kind": exam.kind})
     for host in exam.hosts:
-        yield _check_host(ledger, exam, host, bench, cases, f"{title} host {host.address}")
+        yield _check_host(ledger, exam, host, sampling, cases, f"{title} host {host.address}")
 
 
-def _check_host(ledger, exam, host, bench, cases, title):
+def _check_host(ledger, exam, host, sampling, cases, title):
     by_node = defaultdict(list)
     for item in host.artifacts:
         by_node[item.node_num].append(item)
@@ -29,7 +29,7 @@ def _check_host(ledger, exam, host, bench, cases, title):
         records.check_heights(exam, host),
     ]
     outcomes += records.check_preserved(host)
-    nodes = [_check_node(ledger, exam, host, node, bench, by_node[node.node_num]) for node in host.nodes]
+    nodes = [_check_node(ledger, exam, host, node, sampling, by_node[node.node_num]) for node in host.nodes]
     outcomes += [outcome for _, found in nodes for outcome in found]
     outcomes += records.check_commitments(host)
     compared, known_outcomes = _check_known(ledger, exam, host, cases)
@@ -42,9 +42,9 @@ def _check_host(ledger, exam, host, bench, cases, title):
     return Section(f"{title}: {_words(facts)}", outcomes, facts)
 
 
-def _check_node(ledger, exam, host, node, bench, artifacts):
+def _check_node(ledger, exam, host, node, sampling, artifacts):
     model = ledger.models[node.model]
-    result = recompute.check_node(bench, exam, host, node, model, artifacts)
+    result = recompute.check_node(sampling, exam, host, node, model, artifacts)
     if not artifacts and not node.accepted:
         result.outcome = skipped("recompute", f"node {node.node_id} made nothing")
     outcomes = [records.check_enumeration(node, artifacts), records.check_counts(node, artifacts), result.outcome]

@@ -1,7 +1,8 @@
 """Recomputing sampled artifacts of a node and naming the likely cause when they differ."""
 
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from . import artifact
 from .decoder import SHAPES, Decoder
@@ -12,20 +13,18 @@ ROUTING_FLIP = 1.0
 BF16_NOISE = 0.1
 
 
-@dataclass
-class Bench:
-    """Decoders already built, the sample size and its seed."""
+@dataclass(frozen=True)
+class Sampling:
+    """How many artifacts per node and exam (0 = all), and the seed of the choice."""
 
-    sample: int
+    size: int
     seed: int
-    decoders: dict = field(default_factory=dict)
 
-    def decoder(self, model):
-        """The decoder of a model; building one is worth remembering."""
-        key = (model.recipe, model.tag, model.dtype)
-        if key not in self.decoders:
-            self.decoders[key] = Decoder(*key)
-        return self.decoders[key]
+
+@lru_cache(maxsize=16)
+def decoder_of(recipe, tag, dtype):
+    """A decoder with its weights; the exams of a ledger share them."""
+    return Decoder(recipe, tag, dtype)
 
 
 @dataclass
@@ -54,29 +53,29 @@ def hard_limit(model):
     return max(threshold, ROUTING_FLIP if SHAPES[model.recipe].experts else BF16_NOISE)
 
 
-def sample_of(bench, exam, host, node, artifacts):
+def sample_of(sampling, exam, host, node, artifacts):
     """Up to `sample` artifacts (0 = all), first and last included, the same for the same seed."""
     good = sorted((a for a in artifacts if in_range(a) and a.vector is not None), key=lambda a: a.nonce)
-    if not bench.sample or len(good) <= bench.sample:
+    if not sampling.size or len(good) <= sampling.size:
         return good
-    ends = [good[0], good[-1]][: bench.sample]
-    key = f"{bench.seed}:{exam.index}:{host.address}:{node.node_num}"
-    return ends + random.Random(key).sample(good[1:-1], bench.sample - len(ends))
+    ends = [good[0], good[-1]][: sampling.size]
+    key = f"{sampling.seed}:{exam.index}:{host.address}:{node.node_num}"
+    return ends + random.Random(key).sample(good[1:-1], sampling.size - len(ends))
 
 
-def check_node(bench, exam, host, node, model, artifacts):
+def check_node(sampling, exam, host, node, model, artifacts):
     """B4.1 with our own decoder: distances, the hard limit, the binomial test."""
-    chosen = sample_of(bench, exam, host, node, artifacts)
+    chosen = sample_of(sampling, exam, host, node, artifacts)
     if not chosen:
         return Recomputed(skipped("recompute", f"node {node.node_id} has no artifact to recompute"))
-    decoder, round_ = bench.decoder(model), round_of(exam, host, model)
+    decoder, round_ = decoder_of(model.recipe, model.tag, model.dtype), round_of(exam, host, model)
     computed = artifact.compute(decoder, round_, [a.nonce for a in chosen])
     distances = [artifact.distance(a.vector, v) for a, v in zip(chosen, computed)]
     wrong = _judge(model, chosen, distances)
     if wrong:
         limit = hard_limit(model)
         suspects = [a for a, d in zip(chosen, distances) if d > model.stat.dist_threshold]
-        wrong = f"node {node.node_id}: {wrong}{explain(bench, decoder, round_, suspects[:8], limit)}"
+        wrong = f"node {node.node_id}: {wrong}{explain(decoder, round_, suspects[:8], limit)}"
     return Recomputed(judged("recompute", wrong), len(chosen), max(distances))
 
 
@@ -93,7 +92,7 @@ def _judge(model, chosen, distances):
     return ""
 
 
-def explain(bench, decoder, round_, suspects, limit):
+def explain(decoder, round_, suspects, limit):
     """Which known mistake reproduces the received vectors, if one does."""
     other_case = round_.block_hash.swapcase()
     variants = {
