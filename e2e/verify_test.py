@@ -32,10 +32,11 @@ def run(*arguments):
     return status, out.getvalue(), err.getvalue()
 
 
-def flip(text, index):
-    """The vector with one byte changed so that its value stays finite."""
+def flip(text, *indices, bit=0x80):
+    """The vector with a bit of some bytes changed; in odd bytes the default turns the sign."""
     raw = bytearray(base64.b64decode(text))
-    raw[index] ^= 0x80
+    for index in indices:
+        raw[index] ^= bit
     return base64.b64encode(raw).decode()
 
 
@@ -75,7 +76,8 @@ class HonestDemo(Case):
         status, out, _ = self.verify("--sample", 10)
         self.assertEqual(status, 0, out)
         self.assertNotIn("FAIL", out)
-        self.assertRegex(out, r"exam 0 Sprint .* host gonka1ours: 12 artifacts, 12 committed, 10 recomputed, worst L2 0\.0000, 3 comm")
+        line = r"exam 0 Sprint .* host gonka1ours: 12 artifacts, 12 committed, 10 recomputed, worst L2 0\.0000, 3 comm"
+        self.assertRegex(out, line)
         self.assertRegex(out.splitlines()[-1], r"^\d+ passed, 0 failed, 2 skipped$")
 
     def test_compares_nonces_published_beforehand(self):
@@ -88,7 +90,8 @@ class HonestDemo(Case):
         self.verify("--json", path)
         findings = json.loads(path.read_text())
         row = next(s for s in findings["sections"] if s.get("address") == OURS)
-        self.assertEqual([(n["verdict"], n["preserved"], n["recomputed"]) for n in row["nodes"]], [("ok", False, 12), ("ok", True, 0)])
+        nodes = [(n["verdict"], n["preserved"], n["recomputed"]) for n in row["nodes"]]
+        self.assertEqual(nodes, [("ok", False, 12), ("ok", True, 0)])
 
     def test_sample_depends_on_the_seed_alone(self):
         from verifier import ledger
@@ -132,7 +135,7 @@ class Mutants(Case):
         host, rows = self.demo.host(0, address), self.demo.rows(0, address)
         seed, key = how.pop("seed", SPRINT_SEED), how.pop("key", KEYS[address])
         made = self.demo.vectors(HOSTS[address], seed, key, [r["nonce"] for r in rows], **how)
-        for row, vector in zip(rows, made):
+        for row, vector in zip(rows, made, strict=True):
             row["vector_b64"] = vector
         self.demo.settle(host)
 
@@ -145,13 +148,13 @@ class Mutants(Case):
         for address in HOSTS:
             with self.subTest(address):
                 self.demo = self.honest.copy()
-                host, nonce = self.change_vector(1, address, lambda v: base64.b64encode(bytes(b ^ 0x80 * (i % 2) for i, b in enumerate(base64.b64decode(v)))).decode())
+                host, nonce = self.change_vector(1, address, lambda v: flip(v, 1, 9, 17, 23))
                 self.demo.settle(host)
                 out = self.fails(rf"recompute: .*nonce {nonce} by L2", address)
                 self.assertNotIn("FAIL commitment", out)
 
     def test_a_low_bit_is_seen_by_the_root(self):
-        self.change_vector(0, MIXED, lambda v: base64.b64encode(bytes([base64.b64decode(v)[0] ^ 1]) + base64.b64decode(v)[1:]).decode())
+        self.change_vector(0, MIXED, lambda v: flip(v, 0, bit=1))
         self.assertNotIn("FAIL recompute", self.fails("commitment: height 66: root", MIXED))
 
     def test_a_wrong_root(self):
@@ -332,6 +335,17 @@ class Unreadable(Case):
     def test_names_the_field(self):
         del self.demo.ledger["exams"][1]["hosts"][2]["public_key"]
         self.unreadable(r"ledger\.json: exams\[1\]\.hosts\[2\]\.public_key: missing")
+
+    def test_refuses_names_that_could_forge_output(self):
+        self.demo.host(0, OURS)["address"] = "x\n9 passed, 0 failed, 0 skipped"
+        self.unreadable(r"hosts\[0\]\.address: must be 1 to 200 printable characters")
+
+    def test_refuses_sizes_that_would_take_forever(self):
+        self.demo.ledger["models"][HOSTS[OURS]]["seq_len"] = 10**6
+        self.unreadable(r"seq_len: must be 1\.\.1024, is 1000000")
+        self.demo = self.honest.copy()
+        self.demo.ledger["models"][HOSTS[OURS]]["weight_scale_factor"] = "1e999999999"
+        self.unreadable("weight_scale_factor: must be a plain decimal number")
 
     def test_names_wrong_types(self):
         self.demo.ledger["exams"][0]["hosts"][0]["commits"][0]["root"] = "zz"

@@ -75,14 +75,14 @@ def finish(round_, nonces, hidden, order=network_order):
 
 
 def compute(decoder, round_, nonces, hooks=True, order=network_order):
-    """B3 as a whole: the f16 vectors of many nonces, in batches that fit the cache."""
+    """B3 as a whole: the f16 vectors of many nonces, in batches that keep attention scores small."""
     reflections = None
     if hooks:
         layers = range(decoder.shape.layers)
         reflections = [unit_reflection(round_.block_hash, i, decoder.shape.hidden) for i in layers]
-    parts = []
-    for start in range(0, len(nonces), 64):
-        batch = nonces[start : start + 64]
+    parts, size = [], max(1, min(64, (1 << 22) // round_.seq_len**2))
+    for start in range(0, len(nonces), size):
+        batch = nonces[start : start + size]
         hidden = decoder.last_hidden(inputs(round_, batch, decoder.shape.hidden), reflections)
         parts.append(finish(round_, batch, hidden, order)[0])
     return np.concatenate(parts) if parts else np.zeros((0, round_.k_dim), np.float16)

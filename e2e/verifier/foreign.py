@@ -9,6 +9,7 @@ import re
 LARGEST_JSON = 256 << 20
 LARGEST_LINE = 4096
 DIGITS = re.compile(r"-?[0-9]{1,40}\Z")
+WORD = re.compile(r"[!-~]{1,200}\Z")
 _REQUIRED = object()
 
 
@@ -78,7 +79,16 @@ class Value:
             return self._default(default)
         if not isinstance(self.raw, str):
             raise self.wrong(f"must be a string, is {short(self.raw)}")
+        if any("\ud800" <= c <= "\udfff" for c in self.raw):
+            raise self.wrong("is not valid Unicode")
         return self.raw
+
+    def word(self, default=_REQUIRED):
+        """A name that is safe to print: ASCII without spaces or control characters."""
+        text = self.text(default)
+        if text is not None and not WORD.match(text):
+            raise self.wrong(f"must be 1 to 200 printable characters without spaces, is {short(text)}")
+        return text
 
     def ngonka(self, default=_REQUIRED):
         """An amount: a decimal string, so that no reader loses digits."""

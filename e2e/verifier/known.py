@@ -37,5 +37,5 @@ def _vectors(case, scheme, field):
     for run in case.field("runs").items():
         if run.field("input_scheme").text() == scheme:
             decoded = [artifact.decode(item.text()) for item in run.field(field).items()]
-            return {n: np.frombuffer(v, "<f2") for n, v in zip(nonces, decoded) if v}
+            return {n: np.frombuffer(v, "<f2") for n, v in zip(nonces, decoded, strict=False) if v}
     return {}

@@ -4,6 +4,7 @@ Strict about what the checks need, silent about everything else. Fields that may
 their meaning of absence here and nowhere else.
 """
 
+import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -12,8 +13,9 @@ from . import foreign
 from .artifact import decode
 from .decoder import ROUNDING, SHAPES
 
+DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,18})?\Z")
 KINDS = ("Sprint", "Confirmation", "Challenge")
-LARGEST_SEQ_LEN = 4096
+LARGEST_SEQ_LEN = 1024
 
 
 @dataclass(frozen=True)
@@ -165,14 +167,14 @@ def read(directory):
     version = top.field("version").integer()
     if version != 1:
         raise top.field("version").wrong(f"is {version}, this verifier reads 1")
-    models = dict((name, _model(name, value)) for name, value in top.field("models").members())
+    models = {name: _model(name, value) for name, value in top.field("models").members()}
     parameters = top.field("parameters")
     stronger = find(parameters.raw, "poc_stronger_rng_enabled") in (True, "true")
     exams = []
     highest_num = {}
     for value in top.field("exams").items():
         exams.append(_exam(len(exams), value, models, stronger, highest_num))
-        for host, raw in zip(exams[-1].hosts, value.field("hosts").items()):
+        for host, raw in zip(exams[-1].hosts, value.field("hosts").items(), strict=True):
             _attach_artifacts(directory, host, raw.field("artifacts_file"))
     threshold = find(parameters.raw, "validation_vote_threshold_bps")
     return Ledger(
@@ -197,9 +199,9 @@ def find(raw, name, depth=4):
 def _model(name, value):
     recipe, dtype = value.field("recipe").text(), value.field("dtype").text().upper()
     if recipe not in SHAPES:
-        raise value.field("recipe").wrong(f"{recipe!r} is not one of {', '.join(SHAPES)}")
+        raise value.field("recipe").wrong(f"{foreign.short(recipe)} is not one of {', '.join(SHAPES)}")
     if dtype not in ROUNDING:
-        raise value.field("dtype").wrong(f"{dtype!r} is not F32 or BF16")
+        raise value.field("dtype").wrong(f"{foreign.short(dtype)} is not F32 or BF16")
     seq_len, k_dim = value.field("seq_len").natural(), value.field("k_dim").natural(12)
     if not 1 <= seq_len <= LARGEST_SEQ_LEN:
         raise value.field("seq_len").wrong(f"must be 1..{LARGEST_SEQ_LEN}, is {seq_len}")
@@ -207,7 +209,7 @@ def _model(name, value):
         raise value.field("k_dim").wrong(f"must be 2..{SHAPES[recipe].hidden}, is {k_dim}")
     stat = _stat_test(value.field("stat_test"), dtype)
     scale = _scale(value.field("weight_scale_factor"))
-    return Model(name, recipe, value.field("tag").text(), seq_len, k_dim, dtype, stat, scale)
+    return Model(name, recipe, value.field("tag").word(), seq_len, k_dim, dtype, stat, scale)
 
 
 def _stat_test(value, dtype):
@@ -230,15 +232,19 @@ def _scale(value):
         if not -30 <= exponent <= 30:
             raise value.wrong("exponent out of range")
         return Fraction(value.field("value").natural()) * Fraction(10) ** exponent
-    value.number()
+    if isinstance(value.raw, bool) or not DECIMAL.match(str(value.raw)):
+        raise value.wrong(f"must be a plain decimal number, is {foreign.short(value.raw)}")
     return Fraction(str(value.raw))
 
 
 def _exam(index, value, models, stronger, highest_num):
     kind = value.field("kind").text()
     if kind not in KINDS:
-        raise value.field("kind").wrong(f"{kind!r} is not one of {', '.join(KINDS)}")
+        raise value.field("kind").wrong(f"{foreign.short(kind)} is not one of {', '.join(KINDS)}")
     start = value.field("start_height").natural()
+    hosts = [_host(host, models, highest_num) for host in value.field("hosts").items()]
+    if len({host.address for host in hosts}) != len(hosts):
+        raise value.field("hosts").wrong("two hosts have the same address")
     return Exam(
         index=index,
         kind=kind,
@@ -250,12 +256,12 @@ def _exam(index, value, models, stronger, highest_num):
         stronger_rng=value.field("stronger_rng").boolean(stronger),
         time_norm_bp=value.field("time_norm_bp").natural(10000),
         total_voting_power=value.field("total_voting_power").natural(None),
-        hosts=[_host(host, models, highest_num) for host in value.field("hosts").items()],
+        hosts=hosts,
     )
 
 
 def _host(value, models, highest_num):
-    address = value.field("address").text()
+    address = value.field("address").word()
     commits = [_commit(commit, models) for commit in value.field("commits").items()]
     raw_nodes = value.field("nodes").items()
     numbers = [node.field("node_num").natural() for node in raw_nodes]
@@ -265,7 +271,7 @@ def _host(value, models, highest_num):
     return Host(
         address=address,
         public_key=value.field("public_key").text(),
-        preserved=[item.text() for item in value.field("preserved").items()],
+        preserved=[item.word() for item in value.field("preserved").items()],
         nodes=[_node(node, commits, models, highest_num[address]) for node in raw_nodes],
         commits=commits,
         votes=[_vote(vote) for vote in value.field("votes").items()],
@@ -283,14 +289,15 @@ def _node(value, commits, models, highest):
     """node_count: the highest node_num ever plus one unless the ledger says (docs/poc-v2.md B1)."""
     committed = {commit.model for commit in commits}
     known = committed if len(committed) == 1 else set(models)
-    model = value.field("model").text(next(iter(known)) if len(known) == 1 else None)
+    model = value.field("model").word(next(iter(known)) if len(known) == 1 else None)
     if model not in models:
-        raise value.field("model").wrong("missing, and more than one model fits" if model is None else f"{model!r} is not in models")
+        what = "missing, and not exactly one model fits" if model is None else f"{foreign.short(model)} is not in models"
+        raise value.field("model").wrong(what)
     node_count = value.field("node_count").natural(None)
     if node_count == 0:
         raise value.field("node_count").wrong("must be at least 1")
     return Node(
-        node_id=value.field("node_id").text(),
+        node_id=value.field("node_id").word(),
         node_num=value.field("node_num").natural(),
         node_count=node_count or highest + 1,
         node_count_derived=node_count is None,
@@ -303,9 +310,9 @@ def _node(value, commits, models, highest):
 
 
 def _commit(value, models):
-    model, root = value.field("model").text(), value.field("root").text()
+    model, root = value.field("model").word(), value.field("root").text()
     if model not in models:
-        raise value.field("model").wrong(f"{model!r} is not in models")
+        raise value.field("model").wrong(f"{foreign.short(model)} is not in models")
     try:
         digest = bytes.fromhex(root)
     except ValueError:
@@ -316,13 +323,13 @@ def _commit(value, models):
 
 
 def _vote(value):
-    return Vote(value.field("validator").text(), value.field("value").integer(), value.field("power").natural(None))
+    return Vote(value.field("validator").word(), value.field("value").integer(), value.field("power").natural(None))
 
 
 def _epoch(value):
     rewards = [
         Reward(
-            row.field("address").text(),
+            row.field("address").word(),
             row.field("ngonka").ngonka(),
             row.field("claimed_height").natural(0),
             row.field("weight").natural(None),

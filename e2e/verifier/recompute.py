@@ -7,7 +7,7 @@ from functools import lru_cache
 from . import artifact
 from .decoder import SHAPES, Decoder
 from .records import in_range, several
-from .report import failed, judged, skipped
+from .report import judged, skipped
 
 ROUTING_FLIP = 1.0
 BF16_NOISE = 0.1
@@ -70,18 +70,18 @@ def check_node(sampling, exam, host, node, model, artifacts):
         return Recomputed(skipped("recompute", f"node {node.node_id} has no artifact to recompute"))
     decoder, round_ = decoder_of(model.recipe, model.tag, model.dtype), round_of(exam, host, model)
     computed = artifact.compute(decoder, round_, [a.nonce for a in chosen])
-    distances = [artifact.distance(a.vector, v) for a, v in zip(chosen, computed)]
+    distances = [artifact.distance(a.vector, v) for a, v in zip(chosen, computed, strict=True)]
     wrong = _judge(model, chosen, distances)
     if wrong:
         limit = hard_limit(model)
-        suspects = [a for a, d in zip(chosen, distances) if d > model.stat.dist_threshold]
+        suspects = [a for a, d in zip(chosen, distances, strict=True) if d > model.stat.dist_threshold]
         wrong = f"node {node.node_id}: {wrong}{explain(decoder, round_, suspects[:8], limit)}"
     return Recomputed(judged("recompute", wrong), len(chosen), max(distances))
 
 
 def _judge(model, chosen, distances):
     stat, limit = model.stat, hard_limit(model)
-    far = [(a, d) for a, d in zip(chosen, distances) if d > limit]
+    far = [(a, d) for a, d in zip(chosen, distances, strict=True) if d > limit]
     if far:
         shown = several(f"nonce {a.nonce} by L2 {d:.4f}" for a, d in far)
         return f"{shown} beyond {limit:g} ({len(far)} of {len(chosen)} sampled)"
@@ -105,6 +105,6 @@ def explain(decoder, round_, suspects, limit):
     for name, change in variants.items():
         arguments = {"round_": round_, **change}
         vectors = artifact.compute(decoder, nonces=nonces, **arguments)
-        if all(artifact.distance(a.vector, v) <= limit for a, v in zip(suspects, vectors)):
+        if all(artifact.distance(a.vector, v) <= limit for a, v in zip(suspects, vectors, strict=True)):
             return f"; they are what {name} would give"
     return ""

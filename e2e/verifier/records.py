@@ -170,7 +170,8 @@ def _last_commit(commits, artifacts, model):
 
 def check_porosity(count, largest):
     """B1, B4.2: the largest nonce stays below 100 times the committed count."""
-    return judged("porosity", f"nonce {largest} is not below {POROSITY} x {count} committed" if largest >= POROSITY * count else "")
+    wrong = f"nonce {largest} is not below {POROSITY} x {count} committed"
+    return judged("porosity", wrong if largest >= POROSITY * count else "")
 
 
 def final_counts(host):

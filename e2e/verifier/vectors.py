@@ -29,10 +29,18 @@ def sections(directory):
         yield Section(str(directory), [failed("files", f"none of {', '.join(readers)} is there")])
     for name in found:
         if name in readers:
-            outcomes = list(readers[name](foreign.load(directory / name, name)))
+            outcomes = _outcomes(readers[name], foreign.load(directory / name, name), name)
             yield Section(name, outcomes or [failed("file", "holds nothing that can be checked")])
         else:
             yield Section(name, [skipped("file", "not a file of PoC v2 that this verifier knows")])
+
+
+def _outcomes(reader, top, name):
+    """A reader's outcomes; lists and arrays that do not fit together are the file's fault."""
+    try:
+        return list(reader(top))
+    except (ValueError, IndexError) as error:
+        raise foreign.Unreadable(name, "", f"lists or arrays do not fit together ({error})") from error
 
 
 def check_rng(top):
@@ -111,7 +119,8 @@ def _fullsize(group):
         yield close(f"{name}", got, item.field("f32"), NORMAL_ATOL)
         yield bf16_close(f"{name} bf16", to_bf16(got), item.field("bf16_bits_u16"))
         want = [item.field("mean_f64").number(), item.field("std_f64").number()]
-        yield near(f"{name} mean and deviation", [got.mean(dtype=np.float64), got.std(dtype=np.float64, ddof=1)], want, NORMAL_ATOL)
+        got = got.astype(np.float64)
+        yield near(f"{name} mean and deviation", [got.mean(), got.std(ddof=1)], want, NORMAL_ATOL)
 
 
 def _reflections(group):
@@ -159,7 +168,7 @@ def _finish(group):
     for item in group.field("postprocess_last_hidden_to_artifact").items():
         dim, texts = item.field("dim").natural(), item.field("vector_b64_cuda_order").items()
         picks, units = (array(item.field(name))[0].reshape(len(nonces), -1) for name in ("xk_f32", "yk_f32_unit"))
-        for row, (nonce, text) in enumerate(zip(nonces, texts)):
+        for row, (nonce, text) in enumerate(zip(nonces, texts, strict=True)):
             hidden = _roundings(rng.normal(rng.seeds_of([f"{block_hash}_post_test_{nonce}"]), dim)[0])
             got, picked, unit = artifact.finish(_round(group, k_dim=picks.shape[1]), [nonce] * len(hidden), hidden)
             best = int(np.argmin(np.abs(picked - picks[row]).max(axis=1)))
@@ -202,7 +211,7 @@ def _ids(group):
 def _frozen_ids(value):
     stem = f"{value.field('block_hash').text()}_{value.field('public_key').text()}"
     columns = [value.field(name).items() for name in ("first16", "sum", "min", "max")]
-    for nonce, first, *rest in zip(_integers(value.field("nonces")), *columns):
+    for nonce, first, *rest in zip(_integers(value.field("nonces")), *columns, strict=True):
         seed = rng.seed_of(f"{stem}_nonce{nonce}_input_ids")
         got = rng.pseudo_ids(seed, value.field("seq_len").natural(), value.field("vocab").natural())
         yield exact(f"documented ids nonce {nonce}", got[:16], _integers(first))

@@ -84,7 +84,7 @@ def _f32_body(run, decoder, round_, nonces):
         layer = item.field("layer").natural()
         if layer >= len(trace):
             raise item.field("layer").wrong("there is no such layer")
-        for part, got in zip(("hidden", "residual"), trace[layer]):
+        for part, got in zip(("hidden", "residual"), trace[layer], strict=False):
             yield close(f"layer {layer} {part}", got, item.field(part), 1e-4 * _rms(got))
     yield close("final state", last, run.field("final_normed_last_hidden_f32"), 1e-4 * _rms(last))
     picks = artifact.pick(round_, nonces, hidden)
@@ -103,10 +103,11 @@ def _rms(x):
 def _router(decoder, normed, value):
     """Which experts the last layer's router chose for the last token, and their shares."""
     shares = decoder.route(normed, decoder.layers[-1])
-    for row, (experts, weights) in enumerate(zip(value.field("experts").items(), value.field("weights").items())):
+    rows = value.field("experts").items(), value.field("weights").items()
+    for row, (experts, weights) in enumerate(zip(*rows, strict=True)):
         chosen = [item.natural() for item in experts.items()]
         want = np.zeros(decoder.shape.experts)
-        for expert, weight in zip(chosen, weights.items()):
+        for expert, weight in zip(chosen, weights.items(), strict=True):
             want[expert] = weight.number()
         yield near(f"router row {row}", shares[row], want, 1e-4)
 
@@ -124,7 +125,7 @@ def _vectors(run, decoders, round_, nonces):
     field = run.field("vector_b64_fp32_model_hooks_off")
     off = artifact.compute(decoders["F32"], round_, nonces, hooks=False)
     yield from _distances("hooks off", off, field, nonces, F32_L2)
-    for nonce, vector, value in zip(nonces, f32, field.items()):
+    for nonce, vector, value in zip(nonces, f32, field.items(), strict=field.raw is not None):
         far = artifact.distance(artifact.decode(value.text()) or b"", vector)
         yield judged(f"hooks seen nonce {nonce}", "" if far > F32_L2 else "no difference between hooks on and off")
 
@@ -142,7 +143,7 @@ def _bf16_state(run, decoder, round_, nonces):
 
 
 def _distances(kind, got, field, nonces, limit):
-    for nonce, vector, value in zip(nonces, got, field.items()):
+    for nonce, vector, value in zip(nonces, got, field.items(), strict=field.raw is not None):
         far = artifact.distance(artifact.decode(value.text()) or b"", vector)
         yield judged(f"{kind} nonce {nonce}", "" if far < limit else f"L2 {far:.4f}, allowed {limit}")
 

@@ -122,7 +122,7 @@ class Demo:
         vectors = self.vectors(HOSTS[address], seed, KEYS[address], nonces)
         return [
             {"nonce": n, "node_num": num, "vector_b64": v, "height": 62 + i, "in_commit": 62 + i <= COMMITS[-1]}
-            for i, (n, v) in enumerate(zip(nonces, vectors))
+            for i, (n, v) in enumerate(zip(nonces, vectors, strict=True))
         ]
 
     def settle(self, host):
