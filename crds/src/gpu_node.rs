@@ -1,0 +1,261 @@
+//! GpuNode: one machine with GPUs.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::conditions::ConditionType;
+
+/// What people decide about a machine. Created by the operator with the Node's name.
+#[derive(Clone, CustomResource, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[kube(
+    group = "fleet.gonka.ai",
+    version = "v1alpha1",
+    kind = "GpuNode",
+    status = "GpuNodeStatus",
+    shortname = "gpun",
+    category = "gonka",
+    derive = "PartialEq",
+    doc = "GpuNode is one machine with GPUs. The operator creates it under the Node's name; that node's agent writes its status; only people delete it.",
+    printcolumn(name = "GPUs", type_ = "integer", json_path = ".status.gpuCount"),
+    printcolumn(name = "Product", type_ = "string", json_path = ".status.product"),
+    printcolumn(name = "Driver", type_ = "string", json_path = ".status.driverVersion"),
+    printcolumn(
+        name = "Healthy",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='GpusHealthy')].status"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[cfg_attr(test, kube(cel))]
+#[serde(rename_all = "camelCase")]
+pub struct GpuNodeSpec {
+    /// `Enrolled` (default): slot pods may run here. `Excluded`: none is placed here; those that run are moved when the gate allows it.
+    #[serde(default)]
+    pub enrollment: NodeEnrollment,
+    /// A person's wish to work on the machine.
+    #[serde(default)]
+    pub maintenance: Maintenance,
+    /// Findings a person declared harmless, by GPU and rule. At most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["gpuUUID".into(), "rule".into()]))]
+    pub health_overrides: Vec<HealthOverride>,
+}
+
+/// Whether slot pods may run on a machine.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum NodeEnrollment {
+    /// Slot pods may run here.
+    #[default]
+    Enrolled,
+    /// No slot pod is placed here.
+    Excluded,
+}
+
+/// A wish to work on the machine; the Window Gate answers it.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.state != 'Requested' || (has(self.reason) && self.reason.size() > 0)").message("a maintenance request needs a reason"))]
+pub struct Maintenance {
+    /// `None` (default) or `Requested`.
+    #[serde(default)]
+    pub state: MaintenanceState,
+    /// Why, for the record and for colleagues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub reason: Option<String>,
+    /// When the request lapses if it was not granted. Optional.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after_time: Option<Time>,
+}
+
+/// State of a maintenance request.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum MaintenanceState {
+    /// Nobody asks.
+    #[default]
+    None,
+    /// Somebody asks.
+    Requested,
+}
+
+/// One finding a person declared harmless.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthOverride {
+    /// UUID of the GPU.
+    #[serde(rename = "gpuUUID")]
+    #[schemars(length(min = 1, max = 96))]
+    pub gpu_uuid: String,
+    /// Name of the rule.
+    #[schemars(length(min = 1, max = 63))]
+    pub rule: String,
+    /// Why.
+    #[schemars(length(min = 1, max = 1024))]
+    pub reason: String,
+    /// When the override lapses. Optional.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after_time: Option<Time>,
+}
+
+/// What the node's agent sees. Written by that agent alone; fast numbers are metrics, not status.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuNodeStatus {
+    /// Generation of the spec this status was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// GPUs NVML reports, those fallen off the bus included when they were seen before.
+    #[serde(default)]
+    pub gpu_count: i32,
+    /// Product of the GPUs, `Mixed` when they differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product: Option<String>,
+    /// Version of the NVIDIA driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver_version: Option<String>,
+    /// CUDA version the driver supports, for example `13.0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cuda_version: Option<String>,
+    /// The GPUs. At most 32, keyed by UUID.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["uuid".into()]))]
+    pub gpus: Vec<Gpu>,
+    /// The machine around them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<Host>,
+    /// Weights found on the machine. At most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["path".into()]))]
+    pub weights: Vec<Weights>,
+    /// See `GpuNode::CONDITIONS`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// One GPU.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Gpu {
+    /// NVML index.
+    pub index: i32,
+    /// UUID, `GPU-…`.
+    pub uuid: String,
+    /// Product name, for example `NVIDIA H200`.
+    pub product: String,
+    /// Memory in MiB.
+    pub memory_mebibytes: i64,
+    /// PCI address, for example `00000000:1B:00.0`.
+    #[serde(rename = "pciBusID")]
+    pub pci_bus_id: String,
+    /// Whether MIG is on. Absent when not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mig: Option<bool>,
+    /// Whether confidential compute is on. Absent when not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidential_compute: Option<bool>,
+    /// Verdict over the findings.
+    pub health: GpuHealth,
+    /// What the rules found. At most 16, keyed by rule.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["rule".into()]))]
+    pub findings: Vec<Finding>,
+}
+
+/// Verdict over a GPU.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    Deserialize,
+    Eq,
+    Hash,
+    JsonSchema,
+    PartialEq,
+    Serialize,
+    strum::Display,
+    strum::IntoStaticStr,
+)]
+pub enum GpuHealth {
+    /// Nothing found.
+    Healthy,
+    /// Something found that does not keep it from an exam.
+    Degraded,
+    /// Must not be examined.
+    Unhealthy,
+    /// Not readable.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// What one rule found.
+#[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// Name of the rule, for example `EccUncorrectable`.
+    pub rule: String,
+    /// Whether the GPU must not be examined.
+    pub blocking: bool,
+    /// What was seen and what to do, for people.
+    pub message: String,
+    /// Since when.
+    pub since_time: Time,
+}
+
+/// The machine around the GPUs.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Host {
+    /// Kernel release.
+    pub kernel: String,
+    /// Changes with every boot.
+    #[serde(rename = "bootID")]
+    pub boot_id: String,
+    /// Logical processors.
+    pub cpus: i32,
+    /// Memory in MiB.
+    pub memory_mebibytes: i64,
+}
+
+/// Weights found on a machine.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Weights {
+    /// Folder.
+    pub path: String,
+    /// `sha256:<hex>` over the files' names and digests. Absent while it is computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Size in MiB.
+    pub size_mebibytes: i64,
+}
+
+impl GpuNode {
+    /// Condition types of this kind.
+    pub const CONDITIONS: [ConditionType; 10] = [
+        ConditionType::Ready,
+        ConditionType::Reconciling,
+        ConditionType::Stalled,
+        ConditionType::GpusHealthy,
+        ConditionType::ClocksNominal,
+        ConditionType::DriverConsistent,
+        ConditionType::DiskOk,
+        ConditionType::ClockSynced,
+        ConditionType::SelfTested,
+        ConditionType::WeightsCurrent,
+    ];
+}
