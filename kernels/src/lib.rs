@@ -1,1 +1,33 @@
-//! Not written yet.
+//! The proof of compute of the Gonka network, computed on the CPU for clarity.
+//!
+//! | step | module | section of `docs/poc-v2.md` |
+//! |---|---|---|
+//! | strings to seeds | [`seed`] | 2 Seeds |
+//! | seeds to uniforms, normals, token ids | [`rng`] | 3 Random numbers |
+//! | the model under examination | [`decoder`] | 4 Forward pass |
+//! | reflection after every layer | [`householder`] | 4 Forward pass |
+//! | hidden state to artifact | [`pick`], [`rotation`], [`artifact`] | 5 Artifact |
+//! | which nonces a replica computes | [`nonces`] | 6 Nonces |
+//! | comparing artifacts | [`statistics`] | 7 Validation |
+//! | what the host commits to | [`commitment`] | 8 Commitment |
+//! | all of it behind one interface | [`scheme`], [`prefill_v2`] | 1 Round |
+//! | published vectors, checked | [`vectors`] | 9 Reference vectors |
+//!
+//! Everything here is a pure function of its arguments: no clock, no environment, no network.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod artifact;
+pub mod commitment;
+pub mod decoder;
+pub mod householder;
+pub mod nonces;
+pub mod pick;
+pub mod prefill_v2;
+pub mod rng;
+pub mod rotation;
+pub mod scheme;
+pub mod seed;
+pub mod statistics;
+pub mod vectors;

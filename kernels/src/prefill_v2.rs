@@ -1,0 +1,113 @@
+//! Scheme `prefill_v2`: PoC v2 as the network runs it (`docs/poc-v2.md`). One prefill of seeded embeddings per nonce,
+//! layers reflected, the last token's state reduced to a short unit vector. Every nonce has an artifact.
+
+use crate::{
+    artifact,
+    decoder::{Dtype, Model, Runner},
+    householder, rng,
+    scheme::{Artifact, Batch, Error, MAX_SEQ_LEN, Prepared, Round, Scheme, StatTest, Verdict, compare},
+    seed,
+};
+use std::{collections::HashSet, sync::Arc};
+
+/// Name of the scheme on the wire.
+pub const NAME: &str = "prefill_v2";
+
+/// The scheme over one loaded model.
+#[derive(Debug, Clone)]
+pub struct PrefillV2 {
+    model: Arc<Model>,
+    dtype: Dtype,
+}
+
+impl PrefillV2 {
+    /// Loads the model in the given number type; `model` itself is left as it is.
+    pub fn new(model: Arc<Model>, dtype: Dtype) -> Self {
+        let model = match dtype {
+            Dtype::F32 => model,
+            Dtype::Bf16 => Arc::new(model.loaded_as(dtype)),
+        };
+        Self { model, dtype }
+    }
+}
+
+impl Scheme for PrefillV2 {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn prepare(&self, round: &Round) -> Result<Box<dyn Prepared>, Error> {
+        let config = self.model.config();
+        if round.seq_len == 0 || round.seq_len > MAX_SEQ_LEN || round.seq_len * config.hidden > rng::MAX_ELEMENTS {
+            return Err(Error::SeqLen(round.seq_len));
+        }
+        if round.k_dim == 0 || round.k_dim > config.hidden {
+            return Err(Error::KDim {
+                k_dim: round.k_dim,
+                hidden: config.hidden,
+            });
+        }
+        let reflections = (0..config.layers)
+            .map(|layer| householder::reflection_vector(&round.block_hash, layer, config.hidden))
+            .collect();
+        let runner = Runner::new(Arc::clone(&self.model), self.dtype, round.seq_len, reflections);
+        let input = vec![0.0; runner.input_len()];
+        Ok(Box::new(PreparedRound {
+            round: round.clone(),
+            runner,
+            input,
+        }))
+    }
+}
+
+/// Fills `out` with the input embeddings of a nonce, row-major [`seq_len`, hidden], unscaled.
+pub fn fill_input(round: &Round, nonce: i64, out: &mut [f32]) {
+    let text = seed::input(&round.block_hash, &round.public_key, nonce);
+    if round.stronger_rng {
+        rng::fill_concat_normal(seed::seeds_from_string(&text), out);
+    } else {
+        rng::fill_normal(seed::seed_from_string(&text), out);
+    }
+}
+
+#[derive(Debug)]
+struct PreparedRound {
+    round: Round,
+    runner: Runner,
+    input: Vec<f32>,
+}
+
+impl Prepared for PreparedRound {
+    fn generate(&mut self, nonces: &[i64]) -> Result<Batch, Error> {
+        let mut batch = Batch::default();
+        for &nonce in nonces {
+            fill_input(&self.round, nonce, &mut self.input);
+            let last_hidden = self.runner.run(&self.input, None);
+            let Round {
+                block_hash,
+                public_key,
+                k_dim,
+                ..
+            } = &self.round;
+            match artifact::project(last_hidden, block_hash, public_key, nonce, *k_dim) {
+                Some(projection) => batch.artifacts.push(Artifact {
+                    nonce,
+                    vector: projection.encode(),
+                }),
+                None => batch.rejected_non_finite += 1,
+            }
+        }
+        Ok(batch)
+    }
+
+    fn validate(&mut self, received: &[Artifact], test: &StatTest) -> Result<Verdict, Error> {
+        test.check().map_err(Error::StatTest)?;
+        let mut seen = HashSet::new();
+        let nonces: Vec<i64> = received.iter().map(|artifact| artifact.nonce).collect();
+        if let Some(&twice) = nonces.iter().find(|&&nonce| !seen.insert(nonce)) {
+            return Err(Error::DuplicateNonce(twice));
+        }
+        let computed = self.generate(&nonces)?.artifacts;
+        Ok(compare(computed, received, test))
+    }
+}

@@ -1,0 +1,274 @@
+//! The checker over the copied vectors, and proof that it notices: each test below makes one thing wrong the way a
+//! wrong implementation would, and expects a failure at that place.
+
+use kernels::vectors::{FileReport, Outcome, check_directory, check_document, check_text};
+use rstest::rstest;
+use serde_json::{Value, json};
+use std::{fs, path::PathBuf};
+
+fn directory() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors")
+}
+
+fn load(name: &str) -> Value {
+    let text = fs::read(directory().join(name)).expect("copied vector file");
+    serde_json::from_slice(&text).expect("JSON")
+}
+
+/// The file cut down to its first set or case, so that a mutation costs milliseconds.
+fn smallest(name: &str) -> Value {
+    let mut document = load(name);
+    for list in ["sets", "cases"] {
+        if let Some(list) = document.get_mut(list).and_then(Value::as_array_mut) {
+            list.truncate(1);
+        }
+    }
+    if let Some(set) = document.pointer_mut("/sets/0").and_then(Value::as_object_mut) {
+        set.remove("inputs_fullsize");
+    }
+    if let Some(runs) = document.pointer_mut("/cases/0/runs").and_then(Value::as_array_mut) {
+        runs.truncate(1);
+    }
+    document
+}
+
+fn at<'a>(document: &'a mut Value, pointer: &str) -> &'a mut Value {
+    document.pointer_mut(pointer).expect("the copied file has this place")
+}
+
+#[track_caller]
+fn assert_fails_at(report: &FileReport, path: &str) {
+    assert_eq!(report.outcome, Outcome::Failed, "{report}");
+    assert!(
+        report.problems.iter().any(|problem| problem.path.contains(path)),
+        "no problem at {path}: {report}"
+    );
+}
+
+#[test]
+fn every_copied_file_passes() {
+    let mut heard = 0;
+    let report = check_directory(&directory(), &mut |_| heard += 1).expect("the directory is there");
+    for file in &report.files {
+        assert_eq!(file.outcome, Outcome::Passed, "{file}");
+    }
+    assert_eq!(report.to_string(), "4 passed, 0 failed, 0 skipped");
+    assert_eq!(heard, 4);
+    assert!(report.is_success());
+}
+
+#[rstest]
+#[case("v2_rng.json")]
+#[case("v2_tiny_models.json")]
+#[case("v2_commitment.json")]
+#[case("v2_misc.json")]
+fn a_cut_down_file_still_passes(#[case] name: &str) {
+    let report = check_document(name, &smallest(name));
+    assert_eq!(report.outcome, Outcome::Passed, "{report}");
+    assert!(report.checks > 10);
+}
+
+#[test]
+fn files_are_recognised_by_content_under_any_name() {
+    for name in [
+        "v2_rng.json",
+        "v2_tiny_models.json",
+        "v2_commitment.json",
+        "v2_misc.json",
+    ] {
+        assert_eq!(check_document("renamed.json", &smallest(name)).outcome, Outcome::Passed);
+    }
+}
+
+#[test]
+fn a_pick_in_another_order_is_noticed() {
+    let mut document = smallest("v2_rng.json");
+    let by_score = at(&mut document, "/sets/0/pick_indices/0/indices_by_ascending_score").clone();
+    *at(&mut document, "/sets/0/pick_indices/0/indices_cuda_topk_order") = by_score;
+    assert_fails_at(
+        &check_document("v2_rng.json", &document),
+        "pick_indices[0].indices_cuda_topk_order",
+    );
+
+    let mut document = smallest("v2_tiny_models.json");
+    let other = at(&mut document, "/cases/0/runs/0/vector_b64_fp32_model_if_cpu_topk_order").clone();
+    *at(&mut document, "/cases/0/runs/0/vector_b64_fp32_model") = other;
+    assert_fails_at(
+        &check_document("v2_tiny_models.json", &document),
+        "runs[0].vector_b64_fp32_model[0]",
+    );
+}
+
+#[test]
+fn missing_reflections_are_noticed() {
+    let mut document = smallest("v2_tiny_models.json");
+    let unhooked = at(&mut document, "/cases/0/runs/0/vector_b64_fp32_model_hooks_off").clone();
+    *at(&mut document, "/cases/0/runs/0/vector_b64_fp32_model") = unhooked;
+    assert_fails_at(
+        &check_document("v2_tiny_models.json", &document),
+        "runs[0].vector_b64_fp32_model[0]",
+    );
+
+    let mut document = smallest("v2_tiny_models.json");
+    let hooked = at(&mut document, "/cases/0/runs/0/vector_b64_fp32_model").clone();
+    *at(&mut document, "/cases/0/runs/0/vector_b64_fp32_model_hooks_off") = hooked;
+    assert_fails_at(
+        &check_document("v2_tiny_models.json", &document),
+        "vector_b64_fp32_model_hooks_off[0]",
+    );
+}
+
+#[rstest]
+#[case("v2_rng.json", "/sets/0/block_hash", "legacy_seq4_dim64_f32")]
+#[case("v2_rng.json", "/sets/0/block_hash", "householder_vectors[0]")]
+#[case("v2_tiny_models.json", "/cases/0/block_hash", "vector_b64_fp32_model[0]")]
+#[case("v2_tiny_models.json", "/cases/0/block_hash", "vector_b64_bf16_model[0]")]
+fn a_block_hash_of_another_case_is_noticed(#[case] name: &str, #[case] pointer: &str, #[case] path: &str) {
+    let mut document = smallest(name);
+    let hash = at(&mut document, pointer).as_str().expect("text").to_lowercase();
+    *at(&mut document, pointer) = Value::String(hash);
+    assert_fails_at(&check_document(name, &document), path);
+}
+
+#[test]
+fn the_other_input_generator_is_noticed() {
+    let mut document = smallest("v2_tiny_models.json");
+    *at(&mut document, "/cases/0/runs/0/input_scheme") = json!("concat_murmur");
+    assert_fails_at(
+        &check_document("v2_tiny_models.json", &document),
+        "inputs_f32_nonce0_first16",
+    );
+}
+
+#[test]
+fn another_weights_tag_is_noticed() {
+    let mut document = smallest("v2_tiny_models.json");
+    *at(&mut document, "/cases/0/weights_tag") = json!("public-tiny-v2");
+    assert_fails_at(&check_document("v2_tiny_models.json", &document), "weights[0].first4");
+}
+
+#[test]
+fn a_config_that_is_not_that_of_the_recipe_is_noticed() {
+    let mut document = smallest("v2_tiny_models.json");
+    *at(&mut document, "/cases/0/config/eps") = json!(1e-5);
+    assert_fails_at(&check_document("v2_tiny_models.json", &document), "cases[0].config");
+}
+
+/// One hex digit, one base64 character or one number changed.
+#[rstest]
+#[case("v2_rng.json", "/sets/0/inputs/0/legacy_seq4_dim64_f32/hex_le")]
+#[case("v2_rng.json", "/sets/0/householder_vectors/0/unit_vector_f32/hex_le")]
+#[case("v2_rng.json", "/sets/0/apply_householder/y_bf16_bits/hex_le")]
+#[case("v2_rng.json", "/sets/0/haar_rotation/y_f32/hex_le")]
+#[case("v2_rng.json", "/sets/0/uniform_f32_n32/hex_le")]
+#[case("v2_rng.json", "/sets/0/seeds_from_string/0/seed_u32")]
+#[case("v2_rng.json", "/sets/0/murmur3_32/hash_u32/3")]
+#[case("v2_rng.json", "/sets/0/pseudo_input_ids/0/ids/31")]
+#[case(
+    "v2_rng.json",
+    "/sets/0/postprocess_last_hidden_to_artifact/0/vector_b64_cuda_order/1"
+)]
+#[case("v2_rng.json", "/pseudo_ids_frozen_doc_vectors/sum/2")]
+#[case("v2_tiny_models.json", "/cases/0/runs/0/final_normed_last_hidden_f32/hex_le")]
+#[case(
+    "v2_tiny_models.json",
+    "/cases/0/runs/0/per_layer_last_token_after_reflection_f32/0/hidden/hex_le"
+)]
+#[case("v2_tiny_models.json", "/cases/0/runs/0/vector_b64_fp32_model/2")]
+#[case("v2_tiny_models.json", "/cases/0/runs/0/vector_b64_bf16_model/2")]
+#[case("v2_tiny_models.json", "/cases/0/reference_validation/1/result/n_mismatch")]
+#[case("v2_commitment.json", "/sum_trees/0/leaves/100/vector_b64")]
+#[case("v2_commitment.json", "/sum_trees/0/leaves/100/nonce")]
+#[case("v2_commitment.json", "/sum_trees/0/commits/1/root_b64")]
+#[case("v2_misc.json", "/encode_decode/1/vector_b64")]
+#[case("v2_misc.json", "/fraud_test_table/50/n_mismatch")]
+#[case("v2_misc.json", "/critical_counts/0/min_mismatches_for_fraud_at_0.01")]
+#[case("v2_misc.json", "/nonce_iterator/4/first10/9")]
+fn one_changed_value_is_noticed(#[case] name: &str, #[case] pointer: &str) {
+    let mut document = smallest(name);
+    let value = at(&mut document, pointer);
+    *value = match value {
+        Value::Number(number) => json!(number.as_i64().expect("an integer") + 1),
+        Value::String(text) => {
+            // The fourth character: for vectors and arrays the high byte of the first or second element.
+            let mut characters: Vec<char> = text.chars().collect();
+            characters[3] = if characters[3] == '7' { '0' } else { '7' };
+            Value::String(characters.into_iter().collect())
+        }
+        other => panic!("{pointer} is {other}"),
+    };
+    assert_eq!(check_document(name, &document).outcome, Outcome::Failed, "{pointer}");
+}
+
+/// A damaged array whose digest was repaired: only recomputation can notice it.
+#[test]
+fn a_flipped_bit_under_a_matching_digest_is_noticed() {
+    use sha2::{Digest, Sha256};
+    let mut document = smallest("v2_tiny_models.json");
+    let array = at(&mut document, "/cases/0/runs/0/yk_f32");
+    let mut bytes = hex::decode(array["hex_le"].as_str().expect("text")).expect("hex");
+    bytes[2] ^= 0x10;
+    array["hex_le"] = json!(hex::encode(&bytes));
+    array["sha256_le"] = json!(hex::encode(Sha256::digest(&bytes)));
+    array.as_object_mut().expect("object").remove("values");
+    assert_fails_at(&check_document("v2_tiny_models.json", &document), "runs[0].yk_f32");
+}
+
+#[rstest]
+#[case("v2_rng.json", "/sets/0/block_hash", json!(7), "$.sets[0].block_hash")]
+#[case("v2_rng.json", "/sets/0/householder_vectors/1/dim", json!(99_999_999_999_i64), "householder_vectors[1].dim")]
+#[case("v2_rng.json", "/sets/0/householder_vectors/1/dim", json!(-1), "householder_vectors[1].dim")]
+#[case("v2_rng.json", "/sets/0/inputs/0/legacy_seq4_dim64_f32/shape", json!([4, 4_000_000_000_u64]), "shape")]
+#[case("v2_rng.json", "/sets/0/inputs/0/legacy_seq4_dim64_f32/dtype", json!("float128"), "dtype")]
+#[case("v2_rng.json", "/sets/0/inputs/0/legacy_seq4_dim64_f32/hex_le", json!("zz"), "hex_le")]
+#[case("v2_rng.json", "/sets/0/nonces", json!([]), "postprocess")]
+#[case("v2_rng.json", "/sets/0/pick_indices", json!({}), "pick_indices")]
+#[case("v2_tiny_models.json", "/cases/0/config/hidden", json!("wide"), "$.cases[0].config")]
+#[case("v2_tiny_models.json", "/cases/0/config/heads", json!(0), "$.cases[0].config")]
+#[case("v2_tiny_models.json", "/cases/0/config/hidden", json!(1_u64 << 40), "$.cases[0].config")]
+#[case("v2_tiny_models.json", "/cases/0/k_dim", json!(65), "$.cases[0].k_dim")]
+#[case("v2_tiny_models.json", "/cases/0/nonces", json!([]), "$.cases[0].nonces")]
+#[case("v2_tiny_models.json", "/cases/0/nonces", json!([0]), "vector_b64")]
+#[case("v2_tiny_models.json", "/cases/0/runs/0/vector_b64_fp32_model/0", json!("not base64"), "vector_b64_fp32_model[0]")]
+#[case("v2_tiny_models.json", "/cases/0/weights/0/name", json!("layers.9.mlp"), "weights[0].name")]
+#[case("v2_misc.json", "/nonce_iterator/0/node_count", json!(0), "nonce_iterator[0]")]
+#[case("v2_misc.json", "/fraud_test_table/0/n_total", json!("many"), "fraud_test_table[0].n_total")]
+#[case("v2_commitment.json", "/sum_trees/0/commits/0/count", json!(1_000_000), "root_b64")]
+fn a_malformed_value_fails_with_its_path(
+    #[case] name: &str,
+    #[case] pointer: &str,
+    #[case] value: Value,
+    #[case] path: &str,
+) {
+    let mut document = smallest(name);
+    *at(&mut document, pointer) = value;
+    assert_fails_at(&check_document(name, &document), path);
+}
+
+#[test]
+fn text_that_is_no_json_fails_and_unknown_json_is_skipped() {
+    assert_fails_at(&check_text("v2_rng.json", b"{\"sets\": [1,"), "$");
+    assert_eq!(check_text("other.json", b"{\"a\": 1}").outcome, Outcome::Skipped);
+    assert_eq!(check_text("other.json", b"[null, 3]").outcome, Outcome::Skipped);
+    assert_eq!(check_text("v1_model_small.json", b"{}").outcome, Outcome::Skipped);
+}
+
+#[test]
+fn a_known_name_with_nothing_to_check_fails() {
+    for text in ["{}", "[]", "3", "{\"sets\": []}", "{\"sets\": 3}"] {
+        assert_fails_at(&check_text("v2_rng.json", text.as_bytes()), "$");
+    }
+}
+
+#[test]
+fn a_directory_without_known_files_is_no_success() {
+    let empty = tempfile::tempdir().expect("temporary directory");
+    let report = check_directory(empty.path(), &mut |_| ()).expect("listed");
+    assert!(!report.is_success());
+    fs::write(empty.path().join("unknown.json"), "{}").expect("written");
+    fs::write(empty.path().join("notes.txt"), "no JSON").expect("written");
+    let report = check_directory(empty.path(), &mut |_| ()).expect("listed");
+    assert_eq!(report.to_string(), "0 passed, 0 failed, 1 skipped");
+    assert!(!report.is_success());
+    assert!(check_directory(&empty.path().join("absent"), &mut |_| ()).is_err());
+}
