@@ -1,0 +1,3 @@
+module gonka.local/e2e/cluster/probe
+
+go 1.26.0
