@@ -1,1 +1,38 @@
-//! Not written yet.
+//! The gonka-fleet operator.
+//!
+//! ```text
+//!        ┌────────────────────── API SERVER ────────────────────────┐
+//!        │  spec (people write) · children · status · node reports  │
+//!        └───┬──────────────────────────▲───────────────────────────┘
+//!            │ watch, list              │ server-side apply
+//!      ┌─────▼─────┐    ┌──────────┐  ┌─┴───────┐
+//!      │ OBSERVE   ├───►│ DECIDE   ├─►│ APPLY   │      one folder per kind: observe, decide, status
+//!      │ reads only│    │ pure     │  │ no ifs  │
+//!      └─────▲─────┘    └──────────┘  └─────────┘
+//!   chain ───┤ facts                   every replica: chain reader, FleetSignal (no API server needed)
+//!   slots ───┘ live board              leader only: controllers
+//! ```
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`args`], [`run`], [`admin`], [`telemetry`], [`metrics`], [`leader`] | the process |
+//! | [`chain`], [`facts`] | what the chain says, from a quorum of endpoints |
+//! | [`signal`], [`trust`] | FleetSignal and who may listen |
+//! | [`gate`] | the Window Gate: one pure function |
+//! | [`live`] | what slots report, newest first |
+//! | [`change`], [`apply`], [`unchanged`], [`conditions`], [`backoff`] | how any controller writes |
+//! | [`sprint_schedule`], [`gonka_host`], [`model_deployment`], [`gpu_node`], [`sprint_run`] | the controllers |
+//! | [`dapi`], [`slot_door`] | clients of what lives outside the API server |
+
+pub mod apply;
+pub mod args;
+pub mod backoff;
+pub mod chain;
+pub mod change;
+pub mod conditions;
+pub mod context;
+pub mod facts;
+pub mod gate;
+pub mod live;
+pub mod metrics;
+pub mod unchanged;

@@ -1,0 +1,40 @@
+//! Delay after failures: a pure step function with cap and jitter, reset by success.
+
+use std::time::Duration;
+
+const FIRST: Duration = Duration::from_secs(1);
+const CAP: Duration = Duration::from_secs(300);
+
+/// Delay after `failures` failures in a row (1 = the first). `jitter` in 0..1 spreads it by ±20 %.
+pub fn delay(failures: u32, jitter: f64) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    let base = FIRST.saturating_mul(1 << doublings).min(CAP);
+    base.mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0))
+}
+
+/// A spread that differs between objects and needs no random source: from the object's own name and its failures.
+pub fn jitter(key: &str, failures: u32) -> f64 {
+    let hash = key.bytes().fold(2_166_136_261_u32 ^ failures, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(16_777_619)
+    });
+    f64::from(hash) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doubles_from_one_second_and_stops_at_five_minutes() {
+        assert_eq!(delay(1, 0.5), Duration::from_secs(1));
+        assert_eq!(delay(4, 0.5), Duration::from_secs(8));
+        assert_eq!(delay(40, 0.5), Duration::from_secs(300));
+    }
+
+    #[test]
+    fn jitter_spreads_by_a_fifth_each_way() {
+        assert_eq!(delay(40, 0.0), Duration::from_secs(240));
+        assert_eq!(delay(40, 1.0), Duration::from_secs(360));
+        assert_ne!(jitter("a/b", 1).to_bits(), jitter("a/c", 1).to_bits());
+    }
+}

@@ -1,0 +1,5 @@
+//! Box 2, observe: the chain, over several endpoints at once.
+
+mod queries;
+
+pub use queries::{Queries, QueryError};

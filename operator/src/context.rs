@@ -1,0 +1,145 @@
+//! What every controller is given. Made once, in [`crate::run`].
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use kube::Client;
+use kube::runtime::events::{Recorder, Reporter};
+use tokio::sync::watch;
+
+use crate::chain::Queries;
+use crate::facts::Facts;
+use crate::live::Board;
+use crate::metrics::Metrics;
+
+/// Shared by all controllers of the leader.
+#[derive(Clone)]
+pub struct Context {
+    /// The one API server client.
+    pub client: Client,
+    /// Who we are in Events.
+    pub reporter: Reporter,
+    /// Facts and queries per SprintSchedule.
+    pub book: Arc<Book>,
+    /// What slots report.
+    pub live: Arc<Board>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Flags.
+    pub settings: Arc<Settings>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Context")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    /// Writes Events.
+    pub fn recorder(&self) -> Recorder {
+        Recorder::new(self.client.clone(), self.reporter.clone())
+    }
+}
+
+/// Flags that controllers read.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The operator's own namespace.
+    pub namespace: String,
+    /// Six hex digits that mark everything this installation makes outside the cluster.
+    pub install_id: String,
+    /// Image of slot pods whose engine names none, and of the init container that copies `slot`.
+    pub slot_image: String,
+    /// `IfNotPresent` or `Never`.
+    pub image_pull_policy: String,
+    /// Name of the Service of FleetSignal in the operator's namespace.
+    pub signal_service: String,
+    /// File with the operator's token for slots' operator doors, re-read at each connect.
+    pub slot_token_file: PathBuf,
+    /// File with the agent DaemonSet from the chart; absent when Helm owns the DaemonSet.
+    pub agent_template_file: Option<PathBuf>,
+    /// Label that marks nodes with GPUs, `key` or `key=value`.
+    pub gpu_node_selector: String,
+    /// Folder for records (JSON lines); absent when no volume is mounted.
+    pub records_dir: Option<PathBuf>,
+    /// How often external state is compared with the spec, seconds.
+    pub resync_seconds: u64,
+    /// PriorityClass of slot pods; empty = none.
+    pub slot_priority_class: String,
+    /// Callback interval passed to slots, seconds.
+    pub callback_interval_seconds: u32,
+}
+
+/// Facts and queries per SprintSchedule. Filled by the chain readers, without the API server.
+#[derive(Debug, Default)]
+pub struct Book {
+    entries: RwLock<BTreeMap<String, Entry>>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    facts: watch::Receiver<Arc<Facts>>,
+    queries: Arc<Queries>,
+}
+
+impl Book {
+    /// Registers the reader of a schedule; replaces an earlier one.
+    pub fn insert(&self, schedule: &str, facts: watch::Receiver<Arc<Facts>>, queries: Arc<Queries>) {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        entries.insert(schedule.to_owned(), Entry { facts, queries });
+    }
+
+    /// Forgets a schedule.
+    pub fn remove(&self, schedule: &str) {
+        self.entries
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(schedule);
+    }
+
+    /// The newest facts; `Unknown` ones when nobody reads this schedule.
+    pub fn facts(&self, schedule: &str) -> Arc<Facts> {
+        self.entry(schedule).map_or_else(
+            || {
+                Arc::new(Facts {
+                    schedule: schedule.to_owned(),
+                    ..Facts::default()
+                })
+            },
+            |entry| entry.facts.borrow().clone(),
+        )
+    }
+
+    /// Wakes with each change of the facts.
+    pub fn subscribe(&self, schedule: &str) -> Option<watch::Receiver<Arc<Facts>>> {
+        self.entry(schedule).map(|entry| entry.facts)
+    }
+
+    /// REST queries against the schedule's endpoints.
+    pub fn queries(&self, schedule: &str) -> Option<Arc<Queries>> {
+        self.entry(schedule).map(|entry| entry.queries)
+    }
+
+    /// Names of all schedules that are read.
+    pub fn schedules(&self) -> Vec<String> {
+        self.entries
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keys()
+            .cloned()
+            .collect()
+    }
+
+    fn entry(&self, schedule: &str) -> Option<Entry> {
+        self.entries
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(schedule)
+            .cloned()
+    }
+}

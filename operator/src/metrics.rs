@@ -1,0 +1,125 @@
+//! Every metric of the operator, registered on a registry that is passed in.
+
+use prometheus::{
+    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+/// Handles of all metrics. Names and labels are documented in `docs/metrics.md`.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Reconciles by controller and result (`ok` or an error category).
+    pub reconcile_total: IntCounterVec,
+    /// Duration of a reconcile, seconds.
+    pub reconcile_duration: HistogramVec,
+    /// Writes to the API server by controller.
+    pub writes_total: IntCounterVec,
+    /// 1 on the leader.
+    pub leader: IntGauge,
+    /// Newest agreed height by chain.
+    pub chain_height: IntGaugeVec,
+    /// 1 = up, by endpoint.
+    pub endpoint_up: IntGaugeVec,
+    /// Blocks behind the newest, by endpoint.
+    pub endpoint_lag: IntGaugeVec,
+    /// 1 for the present window, by schedule and window.
+    pub window: IntGaugeVec,
+    /// Seconds to the next Sprint by schedule.
+    pub seconds_to_sprint: GaugeVec,
+    /// Connected FleetSignal clients.
+    pub signal_subscribers: IntGauge,
+    /// Frames sent.
+    pub signal_frames_total: IntCounterVec,
+    /// Answers of the Window Gate.
+    pub gate_verdicts_total: IntCounterVec,
+    /// Requests to DAPI by method and status code (0 = no answer).
+    pub dapi_requests_total: IntCounterVec,
+    /// Takeovers by reason and result.
+    pub takeovers_total: IntCounterVec,
+    /// From decision to `promote` answered, seconds.
+    pub takeover_duration: HistogramVec,
+    /// Writes to anything outside the API server, by target.
+    pub external_writes_total: IntCounterVec,
+    /// Rewards lost, ngonka, by cause.
+    pub sprint_lost_ngonka_total: CounterVec,
+}
+
+impl Metrics {
+    /// Makes and registers all metrics.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let counter = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntCounterVec> {
+            let metric = IntCounterVec::new(Opts::new(format!("gonka_operator_{name}"), help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let gauge = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntGaugeVec> {
+            let metric = IntGaugeVec::new(Opts::new(format!("gonka_operator_{name}"), help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let single = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
+            let metric = IntGauge::with_opts(Opts::new(format!("gonka_operator_{name}"), help))?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let histogram =
+            |name: &str, help: &str, labels: &[&str], buckets: &[f64]| -> prometheus::Result<HistogramVec> {
+                let options = HistogramOpts::new(format!("gonka_operator_{name}"), help).buckets(buckets.to_vec());
+                let metric = HistogramVec::new(options, labels)?;
+                registry.register(Box::new(metric.clone()))?;
+                Ok(metric)
+            };
+        let seconds_to_sprint = GaugeVec::new(
+            Opts::new(
+                "gonka_operator_seconds_to_sprint",
+                "Seconds until the next Sprint starts.",
+            ),
+            &["schedule"],
+        )?;
+        registry.register(Box::new(seconds_to_sprint.clone()))?;
+        let sprint_lost_ngonka_total = CounterVec::new(
+            Opts::new(
+                "gonka_operator_sprint_lost_ngonka_total",
+                "Rewards lost in exams, ngonka.",
+            ),
+            &["cause"],
+        )?;
+        registry.register(Box::new(sprint_lost_ngonka_total.clone()))?;
+        Ok(Self {
+            reconcile_total: counter("reconcile_total", "Reconciles.", &["controller", "result"])?,
+            reconcile_duration: histogram(
+                "reconcile_duration_seconds",
+                "Duration of a reconcile.",
+                &["controller"],
+                &[0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0],
+            )?,
+            writes_total: counter("writes_total", "Writes to the API server.", &["controller"])?,
+            leader: single("leader", "1 on the leader.")?,
+            chain_height: gauge("chain_height", "Newest height a quorum agrees on.", &["chain"])?,
+            endpoint_up: gauge("chain_endpoint_up", "1 when the endpoint is usable.", &["endpoint"])?,
+            endpoint_lag: gauge(
+                "chain_endpoint_lag_blocks",
+                "Blocks behind the newest endpoint.",
+                &["endpoint"],
+            )?,
+            window: gauge("window", "1 for the present window.", &["schedule", "window"])?,
+            seconds_to_sprint,
+            signal_subscribers: single("signal_subscribers", "Connected FleetSignal clients.")?,
+            signal_frames_total: counter("signal_frames_total", "FleetSignal frames sent.", &["kind"])?,
+            gate_verdicts_total: counter(
+                "gate_verdicts_total",
+                "Answers of the Window Gate.",
+                &["action", "verdict", "reason"],
+            )?,
+            dapi_requests_total: counter("dapi_requests_total", "Requests to DAPI.", &["method", "code"])?,
+            takeovers_total: counter("takeovers_total", "Slots moved.", &["reason", "result"])?,
+            takeover_duration: histogram(
+                "takeover_duration_seconds",
+                "From the decision until promote answered.",
+                &[],
+                &[0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0],
+            )?,
+            external_writes_total: counter("external_writes_total", "Writes outside the API server.", &["target"])?,
+            sprint_lost_ngonka_total,
+        })
+    }
+}
