@@ -112,7 +112,7 @@ static bool read_FLAG(const struct key *key, struct span value, void *member, ch
 
 static bool read_PRODUCT(const struct key *key, struct span value, void *member, char reason[160]) {
   unsigned int product = product_find(value.text, value.length);
-  if (!product) return fail(reason, "unknown product \"%.*s\"", (int)value.length, value.text);
+  if (!product) return fail(reason, "unknown product \"%.*s\"", (int)(value.length < 60 ? value.length : 60), value.text);
   *(unsigned long long *)member = product;
   (void)key;
   return true;
