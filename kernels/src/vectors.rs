@@ -11,6 +11,7 @@ mod misc;
 mod rng;
 mod tally;
 mod tiny_models;
+mod validation;
 
 use item::Item;
 use serde_json::Value;
@@ -22,7 +23,7 @@ use tally::Tally;
 use thiserror::Error;
 
 /// Largest file that is read.
-const MAX_FILE: u64 = 256 << 20;
+const MAX_FILE: u64 = 64 << 20;
 /// Problems printed per file; the rest is counted.
 const PROBLEMS_SHOWN: usize = 8;
 

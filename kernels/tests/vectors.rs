@@ -1,7 +1,9 @@
 //! The checker over the copied vectors, and proof that it notices: each test below makes one thing wrong the way a
 //! wrong implementation would, and expects a failure at that place.
 
+use kernels::decoder::{Config, Recipe};
 use kernels::vectors::{FileReport, Outcome, check_directory, check_document, check_text};
+use proptest::{prelude::*, test_runner::TestRunner};
 use rstest::rstest;
 use serde_json::{Value, json};
 use std::{fs, path::PathBuf};
@@ -148,10 +150,15 @@ fn another_weights_tag_is_noticed() {
 }
 
 #[test]
-fn a_config_that_is_not_that_of_the_recipe_is_noticed() {
-    let mut document = smallest("v2_tiny_models.json");
-    *at(&mut document, "/cases/0/config/eps") = json!(1e-5);
-    assert_fails_at(&check_document("v2_tiny_models.json", &document), "cases[0].config");
+fn the_recipes_have_the_published_shapes() {
+    let document = load("v2_tiny_models.json");
+    let cases = document["cases"].as_array().expect("list");
+    assert_eq!(cases.len(), Recipe::ALL.len());
+    for case in cases {
+        let recipe: Recipe = case["model"].as_str().expect("text").parse().expect("a recipe");
+        let published: Config = serde_json::from_value(case["config"].clone()).expect("a config");
+        assert_eq!(recipe.config(), published);
+    }
 }
 
 /// One hex digit, one base64 character or one number changed.
@@ -271,4 +278,66 @@ fn a_directory_without_known_files_is_no_success() {
     assert_eq!(report.to_string(), "0 passed, 0 failed, 1 skipped");
     assert!(!report.is_success());
     assert!(check_directory(&empty.path().join("absent"), &mut |_| ()).is_err());
+}
+
+/// What a generator of foreign files might put anywhere.
+fn foreign_value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        Just(json!([])),
+        Just(json!({})),
+        Just(json!("")),
+        Just(json!("AAAA")),
+        Just(json!(-1)),
+        Just(json!(0)),
+        Just(json!(1)),
+        Just(json!(4_294_967_296_u64)),
+        Just(json!(u64::MAX)),
+        Just(json!(1e300)),
+        Just(json!([[0, 1], [2]])),
+    ]
+}
+
+/// Paths of all values down to a depth, lists by their first and last items.
+fn places(value: &Value, at: &str, depth: usize, found: &mut Vec<String>) {
+    found.push(at.to_owned());
+    let mut into = |key: String, value: &Value| {
+        if depth > 0 {
+            places(value, &format!("{at}/{key}"), depth - 1, found);
+        }
+    };
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(key, value)| into(key.clone(), value)),
+        Value::Array(items) if !items.is_empty() => {
+            into("0".to_owned(), &items[0]);
+            into((items.len() - 1).to_string(), &items[items.len() - 1]);
+        }
+        _ => {}
+    }
+}
+
+#[rstest]
+#[case("v2_rng.json")]
+#[case("v2_tiny_models.json")]
+#[case("v2_commitment.json")]
+#[case("v2_misc.json")]
+fn no_foreign_value_anywhere_makes_it_panic(#[case] name: &str) {
+    let document = smallest(name);
+    let mut found = Vec::new();
+    places(&document, "", 8, &mut found);
+    let mut runner = TestRunner::new(ProptestConfig {
+        cases: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let strategy = (prop::sample::select(found), foreign_value());
+    runner
+        .run(&strategy, |(place, value)| {
+            let mut document = document.clone();
+            *document.pointer_mut(&place).expect("collected from it") = value;
+            let report = check_document(name, &document);
+            prop_assert_eq!(report.outcome == Outcome::Failed, !report.problems.is_empty());
+            Ok(())
+        })
+        .expect("no panic");
 }

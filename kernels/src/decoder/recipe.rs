@@ -51,11 +51,11 @@ pub struct InvalidConfig(String);
 
 /// Largest size of any one dimension.
 const MAX_DIMENSION: usize = 65_536;
-/// Most weights of one model: 1 GiB in single precision.
-const MAX_WEIGHTS: usize = 1 << 28;
+/// Most weights of one model: 256 MiB in single precision.
+const MAX_WEIGHTS: usize = 1 << 26;
 
 impl Config {
-    /// Refuses shapes without meaning and shapes beyond a gibibyte of weights.
+    /// Refuses shapes without meaning and shapes beyond 256 MiB of weights.
     pub fn check(&self) -> Result<(), InvalidConfig> {
         let sizes = [
             ("hidden", self.hidden),

@@ -5,6 +5,8 @@ use crate::{artifact, nonces::Enumeration, statistics};
 
 /// Relative difference of p-values: two implementations of the same tail.
 const P_VALUE: f64 = 1e-9;
+/// Most trials for which the smallest fraudulent count is searched.
+const MAX_TRIALS: usize = 100_000;
 
 pub(super) fn check(root: &Item<'_>, tally: &mut Tally) {
     tally.each(root, "encode_decode", encoding);
@@ -42,7 +44,10 @@ fn fraud_test(case: &Item<'_>, tally: &mut Tally) -> Result<(), Problem> {
 }
 
 fn critical_count(case: &Item<'_>, tally: &mut Tally) -> Result<(), Problem> {
-    let (probability, total) = (case.field("p_mismatch")?.number()?, case.field("n")?.u32()?);
+    let (probability, total) = (
+        case.field("p_mismatch")?.number()?,
+        case.field("n")?.size(MAX_TRIALS)? as u32,
+    );
     for (threshold, critical) in thresholds(case, "min_mismatches_for_fraud_at_")? {
         let found = (0..=total).find(|&count| statistics::binomial_tail(count, total, probability) < threshold);
         tally.equal(&critical, &found, &Some(critical.u32()?));

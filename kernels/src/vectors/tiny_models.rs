@@ -4,22 +4,24 @@ use super::{
     Problem,
     array::{Array, bf16_bits, widen_bf16},
     item::Item,
-    misc, rng,
+    rng,
     tally::{NORMAL, Tally, artifact_distance},
+    validation,
 };
 use crate::{
     artifact::{self, Projection},
     decoder::{self, Config, Dtype, Model, Recipe, Runner, Trace},
     householder, prefill_v2,
-    scheme::{Artifact, Round, StatTest, compare},
+    scheme::Round,
 };
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Distance of single-precision artifacts between two implementations.
 const F32_ARTIFACT: f64 = 2e-3;
-/// Single-precision states within a run: numbers of order one after a few dozen rounded operations.
-const F32_STATE: f64 = 2e-4;
+/// Single-precision states within a run: numbers of order one after a few dozen rounded operations. Ten times what
+/// two implementations were seen to differ.
+const F32_STATE: f64 = 5e-5;
 /// Distance of bf16 artifacts between two implementations, of which each is within 0.02 of single precision.
 const BF16_ARTIFACT: f64 = 0.03;
 /// The same when a router's choice was so narrow that bf16 noise decides it.
@@ -29,7 +31,10 @@ const BF16_MARGIN: f32 = 0.03;
 /// Artifacts of a wrong implementation are farther away than this, ten times what a right one may differ.
 const WRONG: f64 = 0.02;
 
-const MAX_NONCES: usize = 4096;
+/// Most input elements of one run, over all its nonces.
+const MAX_INPUTS: usize = 1 << 24;
+/// Longest sequence: attention grows with its square.
+const MAX_SEQ_LEN: usize = 4096;
 
 struct Case<'a> {
     round: Round,
@@ -58,8 +63,8 @@ pub(super) fn check(root: &Item<'_>, tally: &mut Tally) {
         let config_item = item.field("config")?;
         let config: Config = serde::Deserialize::deserialize(config_item.value())
             .map_err(|error| config_item.problem(error.to_string()))?;
-        if let Ok(recipe) = name.parse::<Recipe>() {
-            tally.equal(&config_item, &recipe.config(), &config);
+        if name.parse::<Recipe>().is_ok_and(|recipe| recipe.config() != config) {
+            tally.note(format!("{name} has another shape than the recipe of that name"));
         }
         let tag = item.field("weights_tag")?.text()?;
         let model = Model::from_config(name, config.clone(), tag);
@@ -78,11 +83,12 @@ pub(super) fn check(root: &Item<'_>, tally: &mut Tally) {
             models: [Arc::clone(&model), Arc::new(model.loaded_as(Dtype::Bf16))],
             item,
         };
-        if case.nonces.is_empty() || case.nonces.len() > MAX_NONCES {
-            return Err(nonces.problem(format!("{} nonces: 1 to {MAX_NONCES} are checked", case.nonces.len())));
+        let elements = case.nonces.len() * config.seq_len * config.hidden;
+        if elements == 0 || elements > MAX_INPUTS || config.seq_len > MAX_SEQ_LEN {
+            return Err(nonces.problem(format!("{elements} input elements: 1 to {MAX_INPUTS} are computed")));
         }
         tally.each(item, "runs", |run, tally| case.run(run, tally));
-        tally.each(item, "reference_validation", validation);
+        tally.each(item, "reference_validation", validation::check);
         Ok(())
     });
 }
@@ -364,49 +370,4 @@ fn far(item: &Item<'_>, found: &[u8], wrong: &[u8], what: &str, tally: &mut Tall
     tally.that(item, distance.is_some_and(|distance| distance > WRONG), || {
         format!("does not tell {what} from its absence: distance {distance:?}")
     });
-}
-
-fn validation(entry: &Item<'_>, tally: &mut Tally) -> Result<(), Problem> {
-    let params = entry.field("params")?;
-    let test = StatTest {
-        dist_threshold: params.field("dist_threshold")?.number()?,
-        p_mismatch: params.field("p_mismatch")?.number()?,
-        fraud_threshold: params.field("fraud_threshold")?.number()?,
-    };
-    let computed = entry.field("computed")?.list(|item| {
-        Ok(Artifact {
-            nonce: item.field("nonce")?.integer()?,
-            vector: item.field("vector_b64")?.base64()?,
-        })
-    })?;
-    let by_nonce = entry.field("received")?;
-    // In the order of the computed nonces, which is the order of the request.
-    let received: Vec<Artifact> = computed
-        .iter()
-        .filter_map(|artifact| Some((artifact.nonce, by_nonce.optional(&artifact.nonce.to_string())?)))
-        .map(|(nonce, item)| {
-            Ok(Artifact {
-                nonce,
-                vector: item.base64()?,
-            })
-        })
-        .collect::<Result<_, Problem>>()?;
-    let verdict = compare(computed, &received, &test);
-    let result = entry.field("result")?;
-    let field = |name: &str| result.field(name);
-    tally.equal(&field("n_total")?, &verdict.total, &field("n_total")?.u32()?);
-    tally.equal(
-        &field("n_mismatch")?,
-        &(verdict.mismatch_nonces.len() as u32),
-        &field("n_mismatch")?.u32()?,
-    );
-    let nonces = field("mismatch_nonces")?;
-    tally.equal(&nonces, &verdict.mismatch_nonces, &nonces.list(Item::integer)?);
-    let (p_value, fraud) = (field("p_value")?, field("fraud_detected")?);
-    let published = p_value.number()?;
-    tally.that(&p_value, misc::same_probability(verdict.p_value, published), || {
-        format!("published {published:e}, computed {:e}", verdict.p_value)
-    });
-    tally.equal(&fraud, &verdict.fraud, &fraud.truth()?);
-    Ok(())
 }
