@@ -8,6 +8,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -18,6 +19,7 @@ import (
 
 const (
 	requestTimeout = 2 * time.Second
+	dialTimeout    = 250 * time.Millisecond // a lost first packet is otherwise repeated after a whole second
 	untilTimeout   = 20 * time.Second
 	untilPause     = 10 * time.Millisecond
 	maxAnswer      = 4096
@@ -57,7 +59,10 @@ func serve(address string) {
 }
 
 func get(url string) (string, error) {
-	client := http.Client{Timeout: requestTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: requestTimeout, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       (&net.Dialer{Timeout: dialTimeout}).DialContext,
+	}}
 	response, err := client.Get(url)
 	if err != nil {
 		return "", err

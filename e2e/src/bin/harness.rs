@@ -194,7 +194,10 @@ struct ImageArgs {
 #[tokio::main]
 async fn main() -> Result<()> {
     let Harness { environment, verb } = Harness::parse();
+    // kube reports each refused poll of a starting API server as an error; what matters comes back as one.
+    let filter = tracing_subscriber::EnvFilter::new("info,kube_client=off");
     tracing_subscriber::fmt()
+        .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
         .init();

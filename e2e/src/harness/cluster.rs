@@ -266,3 +266,11 @@ pub(super) async fn client(kubeconfig: &Path) -> Result<Client> {
     let config = config.with_context(|| format!("{} names no usable cluster", kubeconfig.display()))?;
     Client::try_from(config).context("cannot make a client")
 }
+
+/// Whether the API server holds itself for ready; one that only listens may still refuse everything.
+async fn api_answers(client: &Client) -> bool {
+    match http::Request::get("/readyz").body(Vec::new()) {
+        Ok(request) => client.request_text(request).await.is_ok_and(|body| body.trim() == "ok"),
+        Err(_) => false,
+    }
+}

@@ -25,12 +25,14 @@ use super::{
 const READY_LIMIT: Duration = Duration::from_secs(90);
 const PORT: u16 = 8080;
 
+/// What was seen, or why it failed.
+pub type Outcome = Result<String, String>;
+
 /// One thing that was tried, and how it went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
     pub what: String,
-    /// What was seen, or why it failed.
-    pub outcome: Result<String, String>,
+    pub outcome: Outcome,
     pub took: Duration,
 }
 
@@ -216,26 +218,24 @@ impl<'a> Doctor<'a> {
         }
     }
 
-    async fn attempt(&mut self, what: String, from: &From, args: &[&str]) {
-        let started = Instant::now();
-        let outcome = match self.probe(from, args) {
-            Ok(probe) => probe.text().await.map(|said| said.trim().to_owned()),
+    /// Asks until the wanted answer comes; what was seen, and how long after `started`.
+    async fn watch(&self, from: &From, url: &str, wanted: &str, started: Instant) -> (Outcome, Duration) {
+        let outcome = match self.probe(from, &["until", url, wanted]) {
+            Ok(probe) => probe.text().await,
             Err(error) => Err(error),
         };
-        let outcome = outcome.map_err(|error| format!("{error:#}").replace('\n', " "));
-        self.checks.push(Check {
-            what,
-            outcome,
-            took: started.elapsed(),
+        let outcome = outcome.map(|said| {
+            let mut numbers = said.split_whitespace();
+            let (ms, failures) = (numbers.next().unwrap_or("?"), numbers.next().unwrap_or("?"));
+            format!("after {ms} ms, {failures} failed requests")
         });
+        let outcome = outcome.map_err(|error| format!("{error:#}").replace('\n', " "));
+        (outcome, started.elapsed())
     }
 
     async fn check_until(&mut self, what: String, from: &From, url: &str, wanted: &str) {
-        self.attempt(what, from, &["until", url, wanted]).await;
-        if let Some(Check { outcome: Ok(said), .. }) = self.checks.last_mut() {
-            let (ms, failures) = said.split_once(' ').unwrap_or((said, "?"));
-            *said = format!("after {ms} ms, {failures} failed requests");
-        }
+        let (outcome, took) = self.watch(from, url, wanted, Instant::now()).await;
+        self.checks.push(Check { what, outcome, took });
     }
 
     /// Pod addresses from the host and the machines, and a machine's address from a pod.
@@ -303,19 +303,32 @@ impl<'a> Doctor<'a> {
                 "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
                 "ports": [{"name": "http", "port": PORT}],
             });
+            // Everyone asks all the time while the slice is written, so that each sees the moment for itself.
+            let started = Instant::now();
+            let watch = everywhere
+                .iter()
+                .map(|from| self.watch(from, &url, name_of(target), started));
             let apply = PatchParams::apply("doctor").force();
-            self.api::<EndpointSlice>()
-                .patch("slot-doctor", &apply, &Patch::Apply(&slice))
-                .await
-                .context("cannot write the EndpointSlice")?;
-            for from in everywhere {
-                self.check_until(
-                    format!("slot Service {verb} to {target}: seen from {from}"),
-                    from,
-                    &url,
-                    name_of(target),
-                )
-                .await;
+            let (api, slice) = (self.api::<EndpointSlice>(), Patch::Apply(&slice));
+            let write = async {
+                let written = api.patch("slot-doctor", &apply, &slice).await;
+                written
+                    .map(|_| started.elapsed())
+                    .context("cannot write the EndpointSlice")
+            };
+            let (seen, written) = tokio::join!(futures::future::join_all(watch), write);
+            let what = format!("slot Service {verb} to {target}");
+            self.checks.push(Check {
+                what: what.clone(),
+                outcome: Ok("written".into()),
+                took: written?,
+            });
+            for (from, (outcome, took)) in everywhere.iter().zip(seen) {
+                self.checks.push(Check {
+                    what: format!("{what}: seen from {from}"),
+                    outcome,
+                    took,
+                });
             }
         }
         Ok(())

@@ -131,6 +131,14 @@ impl Cluster {
         for machine in self.machines_with(name, machine)? {
             self.spec(machine)?.wait_ready(name, NODE_LIMIT).await?;
         }
+        if matches!(name, "kube-apiserver" | "etcd") {
+            let client = self.client().await?;
+            let answers = until(NODE_LIMIT, async || super::api_answers(&client).await);
+            ensure!(
+                answers.await,
+                "{name} runs, but the API server is not ready after {NODE_LIMIT:?}"
+            );
+        }
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use kube::{
 };
 use tokio::time::Instant;
 
-use super::{Options, client, dns, down, images};
+use super::{Options, api_answers, client, dns, down, images};
 use crate::{
     args::Environment,
     harness::{
@@ -185,13 +185,7 @@ impl Start<'_> {
     async fn api_ready(&self, control_plane: &Spec) -> Result<Client> {
         control_plane.wait_ready("kube-apiserver", API_LIMIT).await?;
         let client = client(&self.run.kubeconfig("admin")).await?;
-        let ready = until(API_LIMIT, async || {
-            let request = http::Request::get("/readyz").body(Vec::new());
-            match request {
-                Ok(request) => client.request_text(request).await.is_ok_and(|body| body.trim() == "ok"),
-                Err(_) => false,
-            }
-        });
+        let ready = until(API_LIMIT, async || api_answers(&client).await);
         ensure!(
             ready.await,
             "the API server listens but is not ready after {API_LIMIT:?}; see cp-kube-apiserver.log"
