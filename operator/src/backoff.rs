@@ -14,8 +14,8 @@ pub fn delay(failures: u32, jitter: f64) -> Duration {
 
 /// A spread that differs between objects and needs no random source: from the object's own name and its failures.
 pub fn jitter(key: &str, failures: u32) -> f64 {
-    let hash = key.bytes().fold(2_166_136_261_u32 ^ failures, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(16_777_619)
+    let hash = key.bytes().fold(0x811c_9dc5_u32 ^ failures, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     });
     f64::from(hash) / f64::from(u32::MAX)
 }

@@ -40,6 +40,8 @@ pub struct Facts {
     pub window: Window,
     /// Last Green height; absent outside Green.
     pub green_until_height: Option<i64>,
+    /// First height of the next Green window; absent in Green and while it cannot be told.
+    pub next_green_height: Option<i64>,
     /// Pace of blocks.
     pub pace: Pace,
     /// Each endpoint of the spec.
@@ -103,6 +105,25 @@ pub struct Prediction {
     pub error_ms: i64,
 }
 
+/// Standard deviations on each side that hold 99 % of a normal distribution.
+const DEVIATIONS: f64 = 2.58;
+
+impl Pace {
+    /// Blocks that take at least `millis` with 99 % confidence; absent while the pace is unknown.
+    ///
+    /// `n` blocks take `n·mean ± 2.58·spread·√n`; the smallest `n` whose lower bound reaches `millis` is the root of a
+    /// quadratic in `√n`.
+    pub fn blocks_for(&self, millis: i64) -> Option<i64> {
+        if self.block_millis <= 0.0 {
+            return None;
+        }
+        let margin = DEVIATIONS * self.spread_millis.max(0.0);
+        let root = (margin + (margin * margin + 4.0 * self.block_millis * millis.max(0) as f64).sqrt())
+            / (2.0 * self.block_millis);
+        Some(if millis <= 0 { 0 } else { (root * root).ceil() as i64 })
+    }
+}
+
 impl Facts {
     /// When `height` is expected, or was when it is past; absent while the pace is unknown.
     ///
@@ -115,7 +136,7 @@ impl Facts {
         let blocks = (height - self.height) as f64;
         Some(Prediction {
             time_ms: self.block_time_ms + (blocks * self.pace.block_millis) as i64,
-            error_ms: (2.58 * self.pace.spread_millis * blocks.abs().sqrt()) as i64,
+            error_ms: (DEVIATIONS * self.pace.spread_millis * blocks.abs().sqrt()) as i64,
         })
     }
 
@@ -124,16 +145,26 @@ impl Facts {
         self.predict(height).map(|prediction| prediction.time_ms - now_ms)
     }
 
-    /// Start of the Sprint that comes next, or of the one that runs.
+    /// Start of the Sprint that comes next, or of the one that generates now.
     pub fn next_poc_start(&self) -> Option<i64> {
         let heights = self.heights.as_ref()?;
-        Some(
-            if self.height < heights.generation_end_height && self.height <= heights.poc_start_height {
-                heights.poc_start_height
-            } else {
-                heights.next_poc_start_height
-            },
-        )
+        Some(if self.height < heights.generation_end_height {
+            heights.poc_start_height
+        } else {
+            heights.next_poc_start_height
+        })
+    }
+
+    /// Whether these facts are too old to permit anything: the chain or the reader stopped. Ten blocks, at least 30 s.
+    pub fn is_stale(&self, now_ms: i64) -> bool {
+        let limit = (10.0 * self.pace.block_millis).max(30_000.0) as i64;
+        self.height == 0 || now_ms.saturating_sub(self.observed_ms) > limit
+    }
+
+    /// Last height from which `height` is still at least `millis` away, even if blocks come quickly; absent while the
+    /// pace is unknown.
+    pub fn last_height_before(&self, height: i64, millis: i64) -> Option<i64> {
+        self.pace.blocks_for(millis).map(|blocks| height.saturating_sub(blocks))
     }
 }
 
@@ -170,6 +201,32 @@ mod tests {
                 error_ms: 2580
             })
         );
+    }
+
+    #[test]
+    fn more_blocks_are_needed_when_their_pace_is_uneven() {
+        let even = Pace {
+            block_millis: 5000.0,
+            spread_millis: 0.0,
+        };
+        let uneven = Pace {
+            block_millis: 5000.0,
+            spread_millis: 1000.0,
+        };
+        assert_eq!(even.blocks_for(600_000), Some(120));
+        assert_eq!(uneven.blocks_for(600_000), Some(126));
+        assert_eq!(Pace::default().blocks_for(1), None);
+    }
+
+    #[test]
+    fn facts_go_stale_after_ten_blocks_but_not_before_thirty_seconds() {
+        let mut facts = at(100);
+        facts.observed_ms = 1_000_000;
+        assert!(!facts.is_stale(1_050_000));
+        assert!(facts.is_stale(1_050_001));
+        facts.pace.block_millis = 1000.0;
+        assert!(!facts.is_stale(1_030_000));
+        assert!(facts.is_stale(1_030_001));
     }
 
     #[test]

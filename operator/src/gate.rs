@@ -1,9 +1,10 @@
 //! The Window Gate: one pure function that every disruptive act asks. No answer is no.
 
-use crds::references::Window;
+use crds::references::{ExamKind, Window};
 use serde::{Deserialize, Serialize};
 
 use crate::facts::Facts;
+use crate::metrics::Metrics;
 
 /// What the gate knows of the host beside the chain.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -19,8 +20,10 @@ pub struct HostState {
     pub allow_in_amber: bool,
     /// 99th percentile of the natural shortfall over the last exams, basis points.
     pub natural_shortfall_basis_points: i32,
-    /// Weight that is out already, basis points.
+    /// Weight that is out because something broke, basis points.
     pub unhealthy_basis_points: i32,
+    /// Weight that is out because the operator released it, basis points; not counted in `unhealthy_basis_points`.
+    pub released_basis_points: i32,
     /// `margins.drainSeconds`, milliseconds.
     pub drain_millis: i64,
     /// `margins.readyBySeconds`, milliseconds.
@@ -61,7 +64,7 @@ pub enum Verdict {
     /// Go on, within the budget and until the height.
     #[serde(rename_all = "camelCase")]
     Allow {
-        /// Basis points that may be out in all.
+        /// Basis points that may still go out.
         budget_basis_points: i32,
         /// Last height at which the permission holds.
         until_height: i64,
@@ -128,10 +131,28 @@ pub fn effective_window(facts: &Facts, host: &HostState) -> Window {
     }
 }
 
-/// Basis points of weight that may be out now.
+/// Basis points of weight that may still go out: what the owner allows, and never more than a confirmation forgives.
 pub fn budget(host: &HostState) -> i32 {
-    let margin = CONFIRMATION_MARGIN_BASIS_POINTS - host.natural_shortfall_basis_points - host.unhealthy_basis_points;
-    host.max_weight_basis_points.min(margin).max(0)
+    let released = host.released_basis_points.max(0);
+    let margin = CONFIRMATION_MARGIN_BASIS_POINTS
+        .saturating_sub(host.natural_shortfall_basis_points.max(0))
+        .saturating_sub(host.unhealthy_basis_points.max(0));
+    host.max_weight_basis_points.min(margin).saturating_sub(released).max(0)
+}
+
+/// [`verdict`], counted. What controllers call.
+pub fn ask(metrics: &Metrics, facts: &Facts, host: &HostState, action: &Action, now_ms: i64) -> Verdict {
+    let verdict = verdict(facts, host, action, now_ms);
+    let (name, reason): (&str, &str) = match verdict {
+        Verdict::Allow { .. } => ("Allow", ""),
+        Verdict::Wait { reason, .. } => ("Wait", reason.into()),
+        Verdict::Deny { reason } => ("Deny", reason.into()),
+    };
+    metrics
+        .gate_verdicts_total
+        .with_label_values(&[action.kind.into(), name, reason])
+        .inc();
+    verdict
 }
 
 /// Whether `action` may go on now. `now_ms` is the caller's clock, read where it observed `facts`.
@@ -148,95 +169,88 @@ pub fn verdict(facts: &Facts, host: &HostState, action: &Action, now_ms: i64) ->
             until_height: i64::MAX,
         };
     }
-    let window = effective_window(facts, host);
-    let until_sprint = facts
-        .next_poc_start()
-        .and_then(|height| facts.millis_until(height, now_ms));
-    match window {
-        Window::Unknown => Verdict::Wait {
-            until_height: None,
-            reason: GateReason::ChainUnknown,
-        },
-        Window::UpgradeFreeze => Verdict::Wait {
-            until_height: None,
-            reason: GateReason::UpgradeFreeze,
-        },
-        Window::Sprint | Window::Confirmation | Window::Challenge | Window::Validation => Verdict::Wait {
-            until_height: exam_end(facts),
-            reason: GateReason::ExamActive,
-        },
-        Window::Green | Window::Amber => match until_sprint {
-            None => Verdict::Wait {
-                until_height: None,
-                reason: GateReason::ChainUnknown,
-            },
-            Some(millis) => between_exams(facts, host, action, window, millis),
-        },
+    // Facts outlive their reader: old ones say nothing about now.
+    if facts.is_stale(now_ms) {
+        return wait(None, GateReason::ChainUnknown);
     }
+    match effective_window(facts, host) {
+        Window::Unknown => wait(None, GateReason::ChainUnknown),
+        Window::UpgradeFreeze => wait(freeze_end(facts), GateReason::UpgradeFreeze),
+        Window::Sprint | Window::Confirmation | Window::Challenge | Window::Validation => {
+            wait(exam_end(facts), GateReason::ExamActive)
+        }
+        window @ (Window::Green | Window::Amber) => between_exams(facts, host, action, window),
+    }
+}
+
+fn wait(until_height: Option<i64>, reason: GateReason) -> Verdict {
+    Verdict::Wait { until_height, reason }
+}
+
+fn freeze_end(facts: &Facts) -> Option<i64> {
+    let window = facts.parameters.as_ref()?.upgrade_protection_window;
+    Some(facts.upgrade.as_ref()?.height.saturating_add(window).saturating_add(1))
 }
 
 fn exam_end(facts: &Facts) -> Option<i64> {
-    facts
-        .heights
-        .as_ref()
-        .map(|heights| heights.validation_end_height)
-        .filter(|end| *end > facts.height)
-}
-
-fn between_exams(
-    facts: &Facts,
-    host: &HostState,
-    action: &Action,
-    window: Window,
-    until_sprint_millis: i64,
-) -> Verdict {
-    if until_sprint_millis < host.drain_millis {
-        return Verdict::Wait {
-            until_height: facts.next_poc_start(),
-            reason: GateReason::FrozenBeforeSprint,
-        };
-    }
-    let next = facts.next_poc_start().unwrap_or(i64::MAX);
-    match action.kind {
-        ActionKind::Takeover | ActionKind::Rollout | ActionKind::Spare | ActionKind::Rehearsal => {
-            if until_sprint_millis < action.lead_millis + host.drain_millis {
-                return Verdict::Wait {
-                    until_height: Some(next),
-                    reason: GateReason::LeadTimeTooShort,
-                };
-            }
-            Verdict::Allow {
-                budget_basis_points: budget(host),
-                until_height: next,
-            }
+    let end = match (&facts.exam, &facts.parameters, &facts.heights) {
+        (Some(exam), Some(parameters), _) if exam.kind != ExamKind::Sprint => {
+            exam.validation_start_height + parameters.poc_validation_duration + parameters.set_new_validators_delay
         }
-        ActionKind::Release => release(facts, host, action, window, until_sprint_millis),
-    }
+        (_, _, Some(heights)) => heights.validation_end_height,
+        _ => return None,
+    };
+    Some(end).filter(|end| *end > facts.height)
 }
 
-fn release(facts: &Facts, host: &HostState, action: &Action, window: Window, until_sprint_millis: i64) -> Verdict {
-    if window != Window::Green && !host.allow_in_amber {
-        return Verdict::Wait {
-            until_height: None,
-            reason: GateReason::NotGreen,
+/// In Green and Amber: only the next Sprint, the window and the budget stand against it.
+fn between_exams(facts: &Facts, host: &HostState, action: &Action, window: Window) -> Verdict {
+    let margin = match action.kind {
+        ActionKind::Release => host.ready_by_millis,
+        ActionKind::Takeover | ActionKind::Rollout | ActionKind::Spare | ActionKind::Rehearsal => host.drain_millis,
+    };
+    let Some(next) = facts.next_poc_start() else {
+        return wait(None, GateReason::ChainUnknown);
+    };
+    let (Some(frozen_after), Some(late_after)) = (
+        facts.last_height_before(next, host.drain_millis),
+        facts.last_height_before(next, action.lead_millis.max(0).saturating_add(margin)),
+    ) else {
+        return wait(None, GateReason::ChainUnknown);
+    };
+    if facts.height > frozen_after {
+        return wait(Some(next), GateReason::FrozenBeforeSprint);
+    }
+    if facts.height > late_after {
+        return wait(Some(next), GateReason::LeadTimeTooShort);
+    }
+    if action.kind != ActionKind::Release {
+        return Verdict::Allow {
+            budget_basis_points: budget(host),
+            until_height: late_after,
         };
     }
-    if until_sprint_millis < action.lead_millis + host.ready_by_millis {
-        return Verdict::Wait {
-            until_height: facts.next_poc_start(),
-            reason: GateReason::LeadTimeTooShort,
-        };
+    release(facts, host, action, window, late_after)
+}
+
+fn release(facts: &Facts, host: &HostState, action: &Action, window: Window, late_after: i64) -> Verdict {
+    if window != Window::Green && !host.allow_in_amber {
+        return wait(facts.next_green_height, GateReason::NotGreen);
     }
     let budget_basis_points = budget(host);
     if action.weight_basis_points > budget_basis_points {
-        return Verdict::Wait {
-            until_height: None,
-            reason: GateReason::BudgetExceeded,
-        };
+        return wait(None, GateReason::BudgetExceeded);
     }
-    let until_height = facts.green_until_height.unwrap_or(facts.height);
+    let until_height = if window == Window::Green {
+        facts.green_until_height.unwrap_or(facts.height).min(late_after)
+    } else {
+        late_after
+    };
     Verdict::Allow {
         budget_basis_points,
         until_height,
     }
 }
+
+#[cfg(test)]
+mod tests;
