@@ -1,0 +1,95 @@
+//! GpuNode controller: one object per machine with GPUs, and the agent DaemonSet that fills it.
+//!
+//! observe ([`observe`]) → decide ([`decide`]) → apply. Creates, never deletes: a machine that is gone is a fact for people.
+
+pub mod decide;
+pub mod observe;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::Api;
+use kube::runtime::{WatchStreamExt as _, watcher};
+
+use crate::apply;
+use crate::context::Context;
+use crate::metrics::Metrics;
+
+/// Field manager and metric label.
+const CONTROLLER: &str = "gpu-node";
+
+/// Why a pass failed.
+#[derive(Debug, thiserror::Error, strum::IntoStaticStr)]
+pub enum Error {
+    /// The world could not be read.
+    #[error("nodes, GpuNodes or the agent DaemonSet could not be read")]
+    Observe(#[source] observe::Error),
+    /// A write failed.
+    #[error("a GpuNode or the agent DaemonSet could not be written")]
+    Apply(#[source] apply::Error),
+}
+
+impl Error {
+    /// Label of metrics.
+    pub fn category(&self) -> &'static str {
+        self.into()
+    }
+}
+
+/// Keeps GpuNodes and the agent until cancelled. One pass covers the fleet: it is a set comparison, linear in nodes.
+pub async fn run(context: Context) {
+    let nodes: Api<Node> = Api::all(context.client.clone());
+    let mut changes = watcher::metadata_watcher(nodes, watcher::Config::default()).default_backoff().boxed();
+    let mut failures = 0;
+    loop {
+        let pause = match pass(&context).await {
+            Ok(_) => {
+                failures = 0;
+                Duration::from_secs(context.settings.resync_seconds)
+            }
+            Err(error) => {
+                failures += 1;
+                tracing::warn!(error = &error as &dyn std::error::Error, category = error.category(), "GpuNode pass failed");
+                crate::backoff::delay(failures, crate::backoff::jitter(CONTROLLER, failures))
+            }
+        };
+        wait_for_change(&mut changes, pause).await;
+    }
+}
+
+/// Waits for `pause`, or for a burst of changes of nodes to settle.
+async fn wait_for_change<S, T>(changes: &mut S, pause: Duration)
+where
+    S: futures::Stream<Item = T> + Unpin,
+{
+    if tokio::time::timeout(pause, changes.next()).await.is_ok() {
+        let settle = Duration::from_millis(500);
+        while tokio::time::timeout(settle, changes.next()).await.is_ok_and(|event| event.is_some()) {}
+    }
+}
+
+/// One observe → decide → apply.
+pub async fn pass(context: &Context) -> Result<apply::Applied, Error> {
+    let timer = context.metrics.reconcile_duration.with_label_values(&[CONTROLLER]).start_timer();
+    let result = async {
+        let observed = observe::observe(context).await.map_err(Error::Observe)?;
+        let desired = decide::decide(&observed);
+        apply::apply(&context.client, &context.recorder(), &crds::labels::field_manager(CONTROLLER), &desired)
+            .await
+            .map_err(Error::Apply)
+    }
+    .await;
+    timer.observe_duration();
+    count(&context.metrics, &result);
+    result
+}
+
+fn count(metrics: &Arc<Metrics>, result: &Result<apply::Applied, Error>) {
+    let label = result.as_ref().map_or_else(Error::category, |_| "ok");
+    metrics.reconcile_total.with_label_values(&[CONTROLLER, label]).inc();
+    if let Ok(applied) = result {
+        metrics.writes_total.with_label_values(&[CONTROLLER]).inc_by(applied.writes as u64);
+    }
+}
