@@ -19,6 +19,7 @@ pub mod model_deployment;
 pub mod references;
 pub mod sprint_run;
 pub mod sprint_schedule;
+pub mod sprint_view;
 
 pub use gonka_host::{GonkaHost, GonkaHostSpec, GonkaHostStatus};
 pub use gpu_node::{GpuNode, GpuNodeSpec, GpuNodeStatus};

@@ -11,11 +11,12 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use crds::sprint_view::View;
 use prometheus::{Encoder as _, Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::sprint_view::{SprintView, View};
+use crate::sprint_view::SprintView;
 
 /// What stops a door from opening.
 #[derive(Debug, thiserror::Error)]

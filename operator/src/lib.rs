@@ -24,6 +24,7 @@
 //! | [`sprint_schedule`], [`gonka_host`], [`model_deployment`], [`gpu_node`], [`sprint_run`] | the controllers |
 //! | [`dapi`], [`slot_door`] | clients of what lives outside the API server |
 
+pub mod admin;
 pub mod apply;
 pub mod args;
 pub mod backoff;
@@ -33,6 +34,10 @@ pub mod conditions;
 pub mod context;
 pub mod facts;
 pub mod gate;
+pub mod gpu_node;
+pub mod leader;
 pub mod live;
 pub mod metrics;
+pub mod sprint_view;
+pub mod telemetry;
 pub mod unchanged;

@@ -1,0 +1,46 @@
+//! Flags of `kubectl gonka`; the only reader of the environment.
+
+use clap::{Parser, Subcommand};
+
+/// The fleet's Sprint and its records.
+#[derive(Debug, Parser)]
+#[command(name = "kubectl-gonka", bin_name = "kubectl gonka", version)]
+pub(crate) struct Args {
+    /// Context of the kubeconfig.
+    #[arg(long, global = true)]
+    pub context: Option<String>,
+    /// Namespace of the operator.
+    #[arg(long, global = true, env = "GONKA_SYSTEM_NAMESPACE", default_value = "gonka-system")]
+    pub system_namespace: String,
+    /// What to show.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to show.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Countdown, stage, window, readiness per host and slot, live nonce rate.
+    Sprint {
+        /// Repeat every so many seconds until interrupted.
+        #[arg(short, long, num_args = 0..=1, default_missing_value = "1")]
+        watch: Option<u64>,
+        /// Print the operator's view as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Records of exams, newest first.
+    Runs {
+        /// Only this GonkaHost.
+        host: Option<String>,
+        /// Only this namespace; default: all.
+        #[arg(short, long)]
+        namespace: Option<String>,
+        /// At most this many.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        /// Print every slot of every record.
+        #[arg(long)]
+        slots: bool,
+    },
+}
