@@ -1,0 +1,76 @@
+# Everything a person or CI does. Each target sets up what it needs.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+CLUSTER ?= 1
+DENY_VERSION := 0.20.2
+export CARGO_TERM_COLOR ?= never
+
+.PHONY: help setup build images demo down test test-full soak gpu-test bench fmt lint deny unit vectors verifier nvml charts e2e generate
+
+help: ## This list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | column -t -s $$'\t'
+
+setup: ## Install what the machine lacks (Debian 12, as root)
+	e2e/setup.sh
+
+# --- the product, running
+
+demo: setup ## A cluster, the charts, a network, two Sprints, a confirmation, a claim; leaves it up
+	ci/demo.sh $(CLUSTER)
+
+down: ## Stop what `make demo` left up
+	ci/down.sh $(CLUSTER)
+
+# --- tiers
+
+test: setup ## What CI runs: everything that needs no GPU, at most 60 minutes cold on 2 cores
+	ci/suites.sh fmt deny lint unit vectors verifier nvml charts e2e
+
+test-full: setup ## `test`, and each crate alone
+	ci/suites.sh fmt deny lint unit vectors verifier nvml charts e2e alone
+
+soak: setup ## Sprint after Sprint for an hour
+	ci/suites.sh soak
+
+gpu-test: ## What needs an NVIDIA GPU
+	$(CARGO) test -p kernels -p node-agent -- --ignored gpu
+
+bench: ## Ratios, in one run
+	$(CARGO) run --release -p kernels --bin poc-vectors -- kernels/vectors
+
+# --- suites, each usable alone
+
+fmt: ## Formatting
+	$(CARGO) fmt --all --check
+
+deny: ## Licences, sources, duplicate versions
+	@$(CARGO) deny --version 2>/dev/null | grep -qF '$(DENY_VERSION)' || \
+		$(CARGO) install --locked --debug --no-default-features cargo-deny@$(DENY_VERSION)
+	$(CARGO) deny --all-features check --hide-inclusion-graph bans licenses sources
+
+lint: ## Clippy with warnings denied
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+unit: ## Unit, golden, property, contract and drift tests
+	$(CARGO) test --workspace
+
+vectors: ## The published reference vectors
+	$(CARGO) run --release -p kernels --bin poc-vectors -- kernels/vectors
+
+verifier: ## The independent verifier: its own tests and the vectors
+	/usr/bin/python3 e2e/verify_test.py
+	/usr/bin/python3 e2e/verify.py --vectors kernels/vectors
+
+nvml: ## The simulated NVML library
+	$(MAKE) -C e2e/simulated-nvml test
+
+charts: ## Charts: lint and rendering (needs the cluster's helm)
+	ci/charts.sh
+
+e2e: ## On a real cluster
+	ci/e2e.sh
+
+generate: ## Rewrite every generated file
+	UPDATE_GENERATED=1 $(CARGO) test -p crds -p proto -p e2e -p node-agent --test generated

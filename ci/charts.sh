@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# charts.sh - charts are well formed, refuse wrong values, and render; the API server's own verdict comes in the e2e suite.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cargo build -q -p e2e --bin harness
+target/debug/harness build
+helm=target/cluster-bin/current/helm
+
+"$helm" lint --strict charts/gonka-fleet-crds charts/gonka-fleet
+for values in "" "agent.managedBy=Helm" "admissionPolicies.enabled=false" "networkPolicies.enabled=false" "hostNamespaces.names={a,b}"; do
+    "$helm" template gonka charts/gonka-fleet --namespace gonka-system ${values:+--set "$values"} >/dev/null
+done
+"$helm" template gonka charts/gonka-fleet-crds >/dev/null
+for wrong in operator.replicas=0 agent.managedBy=Nobody hostNamespaces.names={} admissionPolicies.podCIDRs={all} operator.replica=3; do
+    if "$helm" template gonka charts/gonka-fleet --set "$wrong" >/dev/null 2>&1; then
+        echo "charts: the schema accepted the wrong value $wrong" >&2
+        exit 1
+    fi
+done
+echo "charts: rendered with every switch, wrong values refused"
