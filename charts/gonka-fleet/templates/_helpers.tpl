@@ -48,7 +48,7 @@ spec:
         - name: agent
           image: {{ .Values.agent.image }}
           imagePullPolicy: {{ .Values.agent.imagePullPolicy }}
-          command: [/gonka/node-agent, run, --sample-interval={{ .Values.agent.sampleInterval }}]
+          command: [/usr/bin/node-agent, run, --sample-interval={{ .Values.agent.sampleInterval }}]
           env:
             - {name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
             {{- if .Values.agent.driverLibraryPath }}

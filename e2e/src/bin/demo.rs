@@ -1,0 +1,137 @@
+//! `make demo`: the whole product from nothing, with visible progress. Leaves everything up; `make down` takes it away.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Parser;
+use crds::{GonkaHost, SprintRun};
+use e2e::args::Environment;
+use e2e::fleet::{control::Control, gpus, install, report, repository, until};
+use e2e::harness::{Cluster, ClusterId, Machine, Options};
+use kube::api::{Api, ListParams};
+use tokio::time::Instant;
+
+/// A cluster, the charts, a Gonka network, two Sprints, a confirmation, a claim.
+#[derive(Debug, Parser)]
+struct Args {
+    #[command(flatten)]
+    environment: Environment,
+    /// Id of the cluster, 1 to 9.
+    #[arg(long, default_value_t = 1)]
+    cluster: u8,
+    /// What happens on the network.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/network-simulator/scenarios/demo.yaml"))]
+    scenario: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    match run(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("demo: {error:#}\nLook around with the lines of `harness env`, or clean up with `make down`.");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Steps(Instant);
+
+impl Steps {
+    fn say(&self, text: &str) {
+        eprintln!("{:6.1} s  {text}", self.0.elapsed().as_secs_f64());
+    }
+}
+
+async fn run(args: Args) -> Result<()> {
+    let steps = Steps(Instant::now());
+    let target = args.environment.target();
+    let program = |name: &str| target.join("debug").join(name);
+    let ledger = target.join("demo");
+    // A ledger of an earlier demo would be verified instead of this one's.
+    if ledger.exists() {
+        std::fs::remove_dir_all(&ledger).context("the last demo's ledger cannot be removed")?;
+    }
+
+    let options = Options::new(ClusterId::try_from(args.cluster)?);
+    let cluster = Cluster::up(&args.environment, options, |step| steps.say(step)).await?;
+    let images = ["operator", "node-agent", "gpu-device-plugin"].map(|name| target.join("images").join(format!("{name}.tar")));
+    cluster.load_images(&images).await?;
+    steps.say("images loaded");
+    gpus::install(&cluster).await?;
+    steps.say("8 simulated H200 on every node");
+    install::charts(&cluster).await?;
+    steps.say("charts installed, operator ready");
+
+    let network = install::network(&cluster, &program("network-simulator"), &args.scenario, &ledger).await?;
+    steps.say("the network makes blocks");
+    install::example(&cluster).await?;
+    let client = cluster.client().await?;
+    let host: Api<GonkaHost> = Api::namespaced(client.clone(), "gonka");
+    until("GonkaHost ours to be SprintReady", Duration::from_secs(120), async || Ok(sprint_ready(&host.get("ours").await?))).await?;
+    steps.say("three slots and a spare, rehearsed: SprintReady");
+
+    let sprint = program("kubectl-gonka");
+    follow(&cluster, &network.control, &sprint, &steps).await?;
+
+    let runs: Api<SprintRun> = Api::namespaced(client, "gonka");
+    let sealed = until("two Sprints and a confirmation on record", Duration::from_secs(120), async || Ok(three_sealed(&runs).await?)).await?;
+    steps.say("records sealed");
+    let verified = report::verify(&network.ledger).await?;
+    println!("\n{}", verified.text);
+    println!("{}", report::table(&sealed, &verified));
+    println!("{}", farewell(&cluster, args.cluster));
+    ensure!(verified.passed, "the verifier found faults; its lines are above");
+    Ok(())
+}
+
+fn sprint_ready(host: &GonkaHost) -> std::result::Result<(), String> {
+    let conditions = host.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    match conditions.iter().find(|condition| condition.type_ == "SprintReady") {
+        Some(condition) if condition.status == "True" => Ok(()),
+        Some(condition) => Err(format!("{}: {}", condition.reason, condition.message)),
+        None => Err("no status yet".to_owned()),
+    }
+}
+
+/// Shows the live view at each turn of the network until the last exam is settled and claimed.
+async fn follow(cluster: &Cluster, control: &Control, kubectl_gonka: &std::path::Path, steps: &Steps) -> Result<()> {
+    let state = control.state().await?;
+    let last = state["finalHeight"].as_i64().context("the network's state has no finalHeight")?;
+    let mut stage = String::new();
+    until("the last settled epoch", Duration::from_secs(420), async || {
+        let state = control.state().await?;
+        let now = state["stage"].as_str().unwrap_or_default().to_owned();
+        if now != stage {
+            steps.say(&format!("height {}: {now}", state["height"]));
+            let view = e2e::harness::process::Cmd::new(kubectl_gonka).args(["sprint"]).env("KUBECONFIG", cluster.kubeconfig());
+            if let Ok(text) = view.text().await {
+                eprintln!("{text}");
+            }
+            stage = now;
+        }
+        let height = state["height"].as_i64().unwrap_or_default();
+        Ok(if height >= last { Ok(()) } else { Err(format!("height {height} of {last}")) })
+    })
+    .await
+}
+
+async fn three_sealed(runs: &Api<SprintRun>) -> Result<std::result::Result<Vec<SprintRun>, String>> {
+    let mut all = runs.list(&ListParams::default()).await?.items;
+    all.sort_by_key(|run| run.spec.poc_start_height);
+    let sealed = all.iter().filter(|run| run.status.as_ref().is_some_and(|status| status.sealed_time.is_some())).count();
+    Ok(if sealed >= 3 { Ok(all) } else { Err(format!("{sealed} of {} records are sealed", all.len())) })
+}
+
+fn farewell(cluster: &Cluster, id: u8) -> String {
+    format!(
+        "The cluster stays up. Look around:\n\n{}export PATH={}:$PATH\nkubectl get gonka -A\nkubectl gonka sprint\nkubectl gonka runs --slots\n\nStop: make down CLUSTER={id}\nThe network is at {}.",
+        cluster.shell_exports(),
+        repository().join("target/debug").display(),
+        cluster.options().map_or_else(|_| String::new(), |options| options.id.address(Machine::Network).to_string()),
+    )
+}
