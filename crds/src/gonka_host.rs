@@ -35,7 +35,7 @@ use crate::references::{ExamKind, LocalReference, SecretKeyReference, Window};
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[cfg_attr(test, kube(cel))]
+#[cfg_attr(feature = "cel", kube(cel))]
 #[serde(rename_all = "camelCase")]
 pub struct GonkaHostSpec {
     /// Name of the SprintSchedule (cluster-scoped) of the network this host belongs to. Required; immutable.

@@ -33,7 +33,7 @@ use crate::conditions::ConditionType;
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[cfg_attr(test, kube(cel))]
+#[cfg_attr(feature = "cel", kube(cel))]
 #[serde(rename_all = "camelCase")]
 pub struct GpuNodeSpec {
     /// `Enrolled` (default): slot pods may run here. `Excluded`: none is placed here; those that run are moved when the gate allows it.

@@ -44,7 +44,7 @@ use crate::references::LocalReference;
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[cfg_attr(test, kube(cel))]
+#[cfg_attr(feature = "cel", kube(cel))]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.enrollment != 'Reserve' || self.slots == 0").message("a Reserve deployment holds no slots: set slots to 0 and use spares"))]
 pub struct ModelDeploymentSpec {

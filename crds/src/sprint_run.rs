@@ -30,7 +30,7 @@ use crate::references::{ExamKind, UidReference};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.sealedTime) || (has(self.status) && self.status == oldSelf.status)").message("a sealed SprintRun does not change")
 )]
-#[cfg_attr(test, kube(cel))]
+#[cfg_attr(feature = "cel", kube(cel))]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self == oldSelf").message("the spec of a SprintRun is immutable"))]
 pub struct SprintRunSpec {

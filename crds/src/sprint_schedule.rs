@@ -30,7 +30,7 @@ use crate::references::{ExamKind, Stage, Window};
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[cfg_attr(test, kube(cel))]
+#[cfg_attr(feature = "cel", kube(cel))]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.quorum <= self.endpoints.size()").message("quorum cannot be larger than the number of endpoints"))]
 pub struct SprintScheduleSpec {

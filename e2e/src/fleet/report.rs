@@ -28,7 +28,7 @@ pub async fn verify(ledger: &Path) -> Result<Verified> {
     let finished = Cmd::new("/usr/bin/python3")
         .args([root.join("e2e/verify.py").as_os_str(), ledger.as_os_str()])
         .args(["--vectors".as_ref(), root.join("kernels/vectors").as_os_str(), "--json".as_ref(), json.as_os_str()])
-        .run()
+        .finish()
         .await
         .context("the verifier did not run")?;
     let text = std::fs::read_to_string(&json).with_context(|| format!("the verifier wrote nothing: {}", finished.stderr))?;
