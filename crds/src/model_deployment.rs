@@ -290,7 +290,7 @@ pub enum ExposureKind {
 }
 
 /// Where pods may run.
-#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Placement {
     /// Node labels pods need. Default: none beyond the GPUs asked for.
@@ -304,6 +304,16 @@ pub struct Placement {
     #[serde(default = "default_failure_domain")]
     #[schemars(length(min = 1, max = 317))]
     pub failure_domain_key: String,
+}
+
+impl Default for Placement {
+    fn default() -> Self {
+        Self {
+            node_selector: BTreeMap::new(),
+            hardware_profile: None,
+            failure_domain_key: default_failure_domain(),
+        }
+    }
 }
 
 fn default_failure_domain() -> String {
