@@ -1,5 +1,7 @@
 //! The plugin against a kubelet made of its two protocols: a registration server on a unix socket, a client on the plugin's.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{path::PathBuf, time::Duration};
 
 use e2e::device_plugin::{
@@ -34,7 +36,9 @@ struct Introductions(mpsc::UnboundedSender<RegisterRequest>);
 #[tonic::async_trait]
 impl Registration for Introductions {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<Empty>, Status> {
-        self.0.send(request.into_inner()).map_err(|_| Status::unavailable("the test is over"))?;
+        self.0
+            .send(request.into_inner())
+            .map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(Empty {}))
     }
 }
@@ -54,7 +58,13 @@ impl Node {
         std::fs::create_dir(root.path().join("plugins")).unwrap();
         std::fs::create_dir(root.path().join("gpus")).unwrap();
         let (introduce, introductions) = mpsc::unbounded_channel();
-        Self { root, tasks: JoinSet::new(), introductions, introduce, stop_kubelet: None }
+        Self {
+            root,
+            tasks: JoinSet::new(),
+            introductions,
+            introduce,
+            stop_kubelet: None,
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -76,7 +86,8 @@ impl Node {
             config_map: None,
             poll_millis: 10,
         };
-        self.tasks.spawn(async move { run(args, None, std::future::pending()).await.unwrap() });
+        self.tasks
+            .spawn(async move { run(args, None, std::future::pending()).await.unwrap() });
     }
 
     /// As the kubelet starts: every socket in its folder goes, its own is made anew.
@@ -96,7 +107,10 @@ impl Node {
     }
 
     async fn introduction(&mut self) -> RegisterRequest {
-        timeout(PATIENCE, self.introductions.recv()).await.expect("the plugin registers").unwrap()
+        timeout(PATIENCE, self.introductions.recv())
+            .await
+            .expect("the plugin registers")
+            .unwrap()
     }
 
     async fn plugin(&self, endpoint: &str) -> DevicePluginClient<Channel> {
@@ -123,7 +137,11 @@ async fn list_until(lists: &mut Streaming<ListAndWatchResponse>, wanted: impl Fn
 }
 
 fn request(ids: &[String]) -> AllocateRequest {
-    AllocateRequest { container_requests: vec![ContainerAllocateRequest { devices_ids: ids.to_vec() }] }
+    AllocateRequest {
+        container_requests: vec![ContainerAllocateRequest {
+            devices_ids: ids.to_vec(),
+        }],
+    }
 }
 
 #[tokio::test]
@@ -133,12 +151,22 @@ async fn registers_lists_and_allocates() {
     node.start_kubelet();
     node.start_plugin();
     let introduction = node.introduction().await;
-    assert_eq!((introduction.version.as_str(), introduction.resource_name.as_str()), ("v1beta1", "nvidia.com/gpu"));
+    assert_eq!(
+        (introduction.version.as_str(), introduction.resource_name.as_str()),
+        ("v1beta1", "nvidia.com/gpu")
+    );
     let mut plugin = node.plugin(&introduction.endpoint).await;
-    assert_eq!(plugin.get_device_plugin_options(Empty {}).await.unwrap().into_inner(), introduction.options.unwrap());
+    assert_eq!(
+        plugin.get_device_plugin_options(Empty {}).await.unwrap().into_inner(),
+        introduction.options.unwrap()
+    );
     let mut lists = watch(&mut plugin).await;
     let devices = list_until(&mut lists, |devices| devices.len() == 2).await;
-    assert!(devices.iter().all(|device| device.id.starts_with("GPU-") && device.health == "Healthy"));
+    assert!(
+        devices
+            .iter()
+            .all(|device| device.id.starts_with("GPU-") && device.health == "Healthy")
+    );
 
     let second = [devices[1].id.clone()];
     let response = plugin.allocate(request(&second)).await.unwrap().into_inner();
@@ -163,7 +191,10 @@ async fn a_lost_gpu_turns_unhealthy_and_is_not_allocated_until_it_is_repaired() 
     let devices = list_until(&mut lists, |devices| devices.len() == 2).await;
 
     node.write_gpus(&format!("{TWO_GPUS}gpu 1:\n  state: lost\n  xid: 79\n"));
-    list_until(&mut lists, |devices| devices[1].health == "Unhealthy" && devices[0].health == "Healthy").await;
+    list_until(&mut lists, |devices| {
+        devices[1].health == "Unhealthy" && devices[0].health == "Healthy"
+    })
+    .await;
     let refused = plugin.allocate(request(&[devices[1].id.clone()])).await.unwrap_err();
     assert!(refused.message().contains("lost"));
 
@@ -195,17 +226,27 @@ async fn registers_again_when_the_kubelet_restarts() {
 async fn a_config_map_becomes_the_node_s_file_unless_it_is_malformed() {
     let node = Node::new();
     let config_map = |entries: &[(&str, &str)]| ConfigMap {
-        data: Some(entries.iter().map(|&(key, text)| (key.to_owned(), text.to_owned())).collect()),
+        data: Some(
+            entries
+                .iter()
+                .map(|&(key, text)| (key.to_owned(), text.to_owned()))
+                .collect(),
+        ),
         ..Default::default()
     };
     let folder = node.path("gpus");
     let read = || std::fs::read_to_string(node.path("gpus/gpus.yaml")).unwrap();
     let write = async |entries: &[(&str, &str)]| source::write_entry(&config_map(entries), &folder, "n1").await;
 
-    write(&[("n1", "version: 1\ngpu 0: H200\n"), ("n2", "nonsense")]).await.unwrap();
+    write(&[("n1", "version: 1\ngpu 0: H200\n"), ("n2", "nonsense")])
+        .await
+        .unwrap();
     assert_eq!(read(), "version: 1\ngpu 0: H200\nnode: \"n1\"\n");
     let malformed = write(&[("n1", "version: 1\ngpu 0: H900\n")]).await.unwrap_err();
-    assert_eq!(format!("{malformed:#}"), "entry n1 of the ConfigMap: line 2: unknown product \"H900\"");
+    assert_eq!(
+        format!("{malformed:#}"),
+        "entry n1 of the ConfigMap: line 2: unknown product \"H900\""
+    );
     assert_eq!(read(), "version: 1\ngpu 0: H200\nnode: \"n1\"\n");
     write(&[("n2", "version: 1\ngpu 0: H200\n")]).await.unwrap();
     assert_eq!(read(), decide::no_gpus("n1"));
@@ -216,5 +257,11 @@ async fn a_config_map_becomes_the_node_s_file_unless_it_is_malformed() {
     std::fs::write(&library, b"two").unwrap();
     source::install(&library, &folder).await.unwrap();
     assert_eq!(std::fs::read(folder.join("libnvidia-ml.so.1")).unwrap(), b"two");
-    assert!(!std::fs::read_dir(&folder).unwrap().any(|entry| entry.unwrap().path().extension().is_some_and(|end| end == "next")));
+    assert!(
+        !std::fs::read_dir(&folder).unwrap().any(|entry| entry
+            .unwrap()
+            .path()
+            .extension()
+            .is_some_and(|end| end == "next"))
+    );
 }

@@ -1,6 +1,9 @@
 //! Drift test and generator in one: the checked-in code is what the `.proto` file says.
 
-#![expect(clippy::disallowed_methods, reason = "UPDATE_GENERATED turns the check into the generator")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "UPDATE_GENERATED turns the check into the generator"
+)]
 
 use std::path::Path;
 
@@ -8,7 +11,8 @@ use std::path::Path;
 fn generated_code_matches_the_proto_file() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let out = tempfile::tempdir().expect("a temporary folder");
-    let descriptors = protox::compile(["deviceplugin/v1beta1/api.proto"], [root.join("proto")]).expect("the .proto file compiles");
+    let descriptors =
+        protox::compile(["deviceplugin/v1beta1/api.proto"], [root.join("proto")]).expect("the .proto file compiles");
     tonic_prost_build::configure()
         .emit_rerun_if_changed(false)
         .out_dir(out.path())

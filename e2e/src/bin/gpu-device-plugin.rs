@@ -12,8 +12,11 @@ use tracing_subscriber::EnvFilter;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let Args { log_format, verb } = Args::parse();
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy());
+    let logs = tracing_subscriber::fmt().with_env_filter(
+        EnvFilter::builder()
+            .with_default_directive(tracing::Level::INFO.into())
+            .from_env_lossy(),
+    );
     match log_format {
         LogFormat::Json => logs.json().init(),
         LogFormat::Text => logs.init(),
@@ -36,5 +39,7 @@ async fn main() -> Result<()> {
 
 #[expect(clippy::disallowed_methods, reason = "the one client of this program is made here")]
 async fn connect() -> Result<kube::Client> {
-    kube::Client::try_default().await.context("no credentials for the API server: run in a pod or set KUBECONFIG")
+    kube::Client::try_default()
+        .await
+        .context("no credentials for the API server: run in a pod or set KUBECONFIG")
 }

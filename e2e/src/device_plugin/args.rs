@@ -69,9 +69,10 @@ impl FromStr for ConfigMapName {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.split_once('/') {
-            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
-                Ok(Self { namespace: namespace.into(), name: name.into() })
-            }
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => Ok(Self {
+                namespace: namespace.into(),
+                name: name.into(),
+            }),
             _ => Err(format!("\"{text}\" is not NAMESPACE/NAME")),
         }
     }

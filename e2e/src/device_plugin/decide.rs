@@ -5,8 +5,8 @@ use std::{collections::HashMap, fmt, path::PathBuf};
 use super::{
     inventory::{Inventory, State},
     v1beta1::{
-        AllocateRequest, AllocateResponse, ContainerAllocateResponse, ContainerPreferredAllocationResponse, Device, Mount,
-        NumaNode, PreferredAllocationRequest, PreferredAllocationResponse, TopologyInfo,
+        AllocateRequest, AllocateResponse, ContainerAllocateResponse, ContainerPreferredAllocationResponse, Device,
+        Mount, NumaNode, PreferredAllocationRequest, PreferredAllocationResponse, TopologyInfo,
     },
 };
 
@@ -34,8 +34,14 @@ pub enum Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown(id) => write!(f, "no GPU {id} on this node: its file was changed, the kubelet asks again"),
-            Self::Unhealthy(id) => write!(f, "GPU {id} is lost: repair it in the node's GPU file or pick another node"),
+            Self::Unknown(id) => write!(
+                f,
+                "no GPU {id} on this node: its file was changed, the kubelet asks again"
+            ),
+            Self::Unhealthy(id) => write!(
+                f,
+                "GPU {id} is lost: repair it in the node's GPU file or pick another node"
+            ),
         }
     }
 }
@@ -44,13 +50,19 @@ impl std::error::Error for Refused {}
 
 /// In the order of the file. An absent GPU is none.
 pub fn devices(inventory: &Inventory) -> Vec<Device> {
-    let topology = |numa: i64| TopologyInfo { nodes: vec![NumaNode { id: numa }] };
+    let topology = |numa: i64| TopologyInfo {
+        nodes: vec![NumaNode { id: numa }],
+    };
     let health = |state: State| if state == State::Ok { "Healthy" } else { "Unhealthy" };
     inventory
         .gpus
         .iter()
         .filter(|gpu| gpu.state != State::Absent)
-        .map(|gpu| Device { id: gpu.uuid.clone(), health: health(gpu.state).into(), topology: gpu.numa.map(topology) })
+        .map(|gpu| Device {
+            id: gpu.uuid.clone(),
+            health: health(gpu.state).into(),
+            topology: gpu.numa.map(topology),
+        })
         .collect()
 }
 
@@ -58,7 +70,10 @@ pub fn devices(inventory: &Inventory) -> Vec<Device> {
 pub fn allocate(devices: &[Device], layout: &Layout, request: &AllocateRequest) -> Result<AllocateResponse, Refused> {
     let container_responses = request.container_requests.iter().map(|container| {
         for id in &container.devices_ids {
-            let device = devices.iter().find(|device| device.id == *id).ok_or_else(|| Refused::Unknown(id.clone()))?;
+            let device = devices
+                .iter()
+                .find(|device| device.id == *id)
+                .ok_or_else(|| Refused::Unknown(id.clone()))?;
             if device.health != "Healthy" {
                 return Err(Refused::Unhealthy(id.clone()));
             }
@@ -79,7 +94,9 @@ pub fn allocate(devices: &[Device], layout: &Layout, request: &AllocateRequest) 
             ..Default::default()
         })
     });
-    Ok(AllocateResponse { container_responses: container_responses.collect::<Result<_, _>>()? })
+    Ok(AllocateResponse {
+        container_responses: container_responses.collect::<Result<_, _>>()?,
+    })
 }
 
 /// The first GPUs in the order of the file: neighbours on one board.
@@ -94,15 +111,25 @@ pub fn prefer(devices: &[Device], request: &PreferredAllocationRequest) -> Prefe
         ids.extend(others.into_iter().take(wanted.saturating_sub(ids.len())));
         ContainerPreferredAllocationResponse { device_i_ds: ids }
     });
-    PreferredAllocationResponse { container_responses: container_responses.collect() }
+    PreferredAllocationResponse {
+        container_responses: container_responses.collect(),
+    }
 }
 
 /// The text as it goes to the node: with the node's name in it, so that every reader derives the same identities. The name
 /// comes last, so that line numbers stay those of the ConfigMap.
 pub fn for_node(text: &str, node: &str) -> String {
     let names_itself = text.lines().any(|line| line.starts_with("node:"));
-    let gap = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-    if names_itself { text.to_owned() } else { format!("{text}{gap}node: \"{node}\"\n") }
+    let gap = if text.is_empty() || text.ends_with('\n') {
+        ""
+    } else {
+        "\n"
+    };
+    if names_itself {
+        text.to_owned()
+    } else {
+        format!("{text}{gap}node: \"{node}\"\n")
+    }
 }
 
 /// The GPU file of a node that no one gave GPUs.
@@ -125,18 +152,33 @@ mod tests {
     }
 
     fn layout() -> Layout {
-        Layout { on_node: "/var/lib/simulated-nvml".into(), in_container: "/usr/lib/gonka-simulated".into() }
+        Layout {
+            on_node: "/var/lib/simulated-nvml".into(),
+            in_container: "/usr/lib/gonka-simulated".into(),
+        }
     }
 
     fn request(ids: &[&str]) -> AllocateRequest {
         let devices_ids = ids.iter().map(|&id| id.to_owned()).collect();
-        AllocateRequest { container_requests: vec![ContainerAllocateRequest { devices_ids }] }
+        AllocateRequest {
+            container_requests: vec![ContainerAllocateRequest { devices_ids }],
+        }
     }
 
     #[test]
     fn lost_gpus_are_unhealthy_and_absent_ones_are_not_listed() {
-        let health: Vec<_> = listed().into_iter().map(|device| (device.health, device.topology.is_some())).collect();
-        assert_eq!(health, [("Healthy".into(), false), ("Unhealthy".into(), false), ("Healthy".into(), true)]);
+        let health: Vec<_> = listed()
+            .into_iter()
+            .map(|device| (device.health, device.topology.is_some()))
+            .collect();
+        assert_eq!(
+            health,
+            [
+                ("Healthy".into(), false),
+                ("Unhealthy".into(), false),
+                ("Healthy".into(), true)
+            ]
+        );
     }
 
     #[test]
@@ -144,11 +186,20 @@ mod tests {
         let devices = listed();
         let response = allocate(&devices, &layout(), &request(&[&devices[2].id, &devices[0].id])).unwrap();
         let container = &response.container_responses[0];
-        assert_eq!(container.envs["NVIDIA_VISIBLE_DEVICES"], format!("{},{}", devices[2].id, devices[0].id));
-        assert_eq!(container.envs["SIMULATED_NVML_FILE"], "/usr/lib/gonka-simulated/gpus.yaml");
+        assert_eq!(
+            container.envs["NVIDIA_VISIBLE_DEVICES"],
+            format!("{},{}", devices[2].id, devices[0].id)
+        );
+        assert_eq!(
+            container.envs["SIMULATED_NVML_FILE"],
+            "/usr/lib/gonka-simulated/gpus.yaml"
+        );
         assert_eq!(container.envs["LD_LIBRARY_PATH"], "/usr/lib/gonka-simulated");
         let mount = &container.mounts[0];
-        assert_eq!((mount.host_path.as_str(), mount.read_only), ("/var/lib/simulated-nvml", true));
+        assert_eq!(
+            (mount.host_path.as_str(), mount.read_only),
+            ("/var/lib/simulated-nvml", true)
+        );
     }
 
     #[test]
@@ -156,7 +207,10 @@ mod tests {
         let devices = listed();
         let lost = allocate(&devices, &layout(), &request(&[&devices[1].id]));
         assert_eq!(lost, Err(Refused::Unhealthy(devices[1].id.clone())));
-        assert_eq!(allocate(&devices, &layout(), &request(&["GPU-x"])), Err(Refused::Unknown("GPU-x".into())));
+        assert_eq!(
+            allocate(&devices, &layout(), &request(&["GPU-x"])),
+            Err(Refused::Unknown("GPU-x".into()))
+        );
     }
 
     #[test]
@@ -168,8 +222,16 @@ mod tests {
             must_include_device_i_ds: vec![ids[2].clone()],
             allocation_size: 3,
         };
-        let response = prefer(&devices, &PreferredAllocationRequest { container_requests: vec![container] });
-        assert_eq!(response.container_responses[0].device_i_ds, [ids[2].clone(), ids[0].clone(), ids[1].clone()]);
+        let response = prefer(
+            &devices,
+            &PreferredAllocationRequest {
+                container_requests: vec![container],
+            },
+        );
+        assert_eq!(
+            response.container_responses[0].device_i_ds,
+            [ids[2].clone(), ids[0].clone(), ids[1].clone()]
+        );
     }
 
     #[test]
@@ -177,6 +239,12 @@ mod tests {
         let named = for_node("# c\nversion: 1\ngpu 0:\n  product: H200", "n2");
         assert_eq!(parse(named.as_bytes(), "elsewhere").unwrap().node, "n2");
         assert_eq!(for_node("version: 1\nnode: own\n", "n2"), "version: 1\nnode: own\n");
-        assert_eq!(parse(no_gpus("n3").as_bytes(), "").unwrap(), Inventory { node: "n3".into(), gpus: vec![] });
+        assert_eq!(
+            parse(no_gpus("n3").as_bytes(), "").unwrap(),
+            Inventory {
+                node: "n3".into(),
+                gpus: vec![]
+            }
+        );
     }
 }

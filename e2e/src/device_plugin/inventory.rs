@@ -57,15 +57,28 @@ pub fn parse(text: &[u8], host: &str) -> Result<Inventory, Refusal> {
         return Err(whole(format!("gpu {index} has no product")));
     }
     let node = file.get("node").copied().unwrap_or(host);
-    let gpus: Vec<Gpu> =
-        gpus.iter().enumerate().filter(|(_, values)| !values.is_empty()).map(|(index, values)| build(index, values, node)).collect();
+    let gpus: Vec<Gpu> = gpus
+        .iter()
+        .enumerate()
+        .filter(|(_, values)| !values.is_empty())
+        .map(|(index, values)| build(index, values, node))
+        .collect();
     check_identities(&gpus).map_err(whole)?;
-    Ok(Inventory { node: node.into(), gpus })
+    Ok(Inventory {
+        node: node.into(),
+        gpus,
+    })
 }
 
 /// Products first, so that the order of the lines in a section does not matter.
 fn apply_products<'a>(assignments: &[Assignment<'a>], gpus: &mut [Values<'a>; MAX_GPUS]) -> Result<(), Refusal> {
-    for Assignment { line, gpus: range, key, value } in assignments {
+    for Assignment {
+        line,
+        gpus: range,
+        key,
+        value,
+    } in assignments
+    {
         if key.scope == Scope::Gpu && key.text == "product" {
             values::check(key, value).map_err(|reason| Refusal { line: *line, reason })?;
             for index in range.clone() {
@@ -78,7 +91,13 @@ fn apply_products<'a>(assignments: &[Assignment<'a>], gpus: &mut [Values<'a>; MA
 
 fn apply_rest<'a>(assignments: &[Assignment<'a>], gpus: &mut [Values<'a>; MAX_GPUS]) -> Result<Values<'a>, Refusal> {
     let mut file = Values::new();
-    for Assignment { line, gpus: range, key, value } in assignments {
+    for Assignment {
+        line,
+        gpus: range,
+        key,
+        value,
+    } in assignments
+    {
         let refused = |reason: String| Refusal { line: *line, reason };
         if key.scope == Scope::File {
             values::check(key, value).map_err(refused)?;
@@ -113,8 +132,10 @@ fn build(index: usize, values: &Values<'_>, node: &str) -> Gpu {
         index,
         product: given("product").unwrap_or_default(),
         uuid: given("uuid").unwrap_or_else(|| default_uuid(node, index)),
-        serial: given("serial").unwrap_or_else(|| format!("165{:010}", identity_hash(node, index, 's') % 10_000_000_000)),
-        pci_bus_id: given("pci-bus-id").unwrap_or_else(|| format!("{:08X}:{:02X}:00.0", index / 8, HGX_BUSES[index % 8])),
+        serial: given("serial")
+            .unwrap_or_else(|| format!("165{:010}", identity_hash(node, index, 's') % 10_000_000_000)),
+        pci_bus_id: given("pci-bus-id")
+            .unwrap_or_else(|| format!("{:08X}:{:02X}:00.0", index / 8, HGX_BUSES[index % 8])),
         numa: values.get("numa").and_then(|value| value.parse().ok()),
         state,
     }

@@ -103,5 +103,9 @@ async fn register(place: &Place, kubelet: &Path) -> Result<()> {
         RegistrationClient::new(channel).register(request).await?;
         anyhow::Ok(())
     };
-    timeout(REGISTER_TIMEOUT, registered).await.context("no answer").flatten().with_context(|| format!("registering at {address}"))
+    timeout(REGISTER_TIMEOUT, registered)
+        .await
+        .context("no answer")
+        .flatten()
+        .with_context(|| format!("registering at {address}"))
 }

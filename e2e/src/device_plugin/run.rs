@@ -16,13 +16,34 @@ use super::{
 
 /// Runs until `stop` completes or a task ends by itself, which none should.
 pub async fn run(args: args::Run, client: Option<Client>, stop: impl Future<Output = ()> + Send) -> Result<()> {
-    let args::Run { node_name, folder, container_folder, plugins_folder, resource, config_map, poll_millis } = args;
+    let args::Run {
+        node_name,
+        folder,
+        container_folder,
+        plugins_folder,
+        resource,
+        config_map,
+        poll_millis,
+    } = args;
     let every = Duration::from_millis(poll_millis);
-    tokio::fs::create_dir_all(&folder).await.with_context(|| format!("making {}", folder.display()))?;
+    tokio::fs::create_dir_all(&folder)
+        .await
+        .with_context(|| format!("making {}", folder.display()))?;
     let (devices, listed) = watch::channel(Vec::new());
     let endpoint = format!("{}.sock", resource.replace('/', "-"));
-    let place = Place { folder: plugins_folder, resource, endpoint, every };
-    let service = Service { devices: listed, layout: Layout { on_node: folder.clone(), in_container: container_folder } };
+    let place = Place {
+        folder: plugins_folder,
+        resource,
+        endpoint,
+        every,
+    };
+    let service = Service {
+        devices: listed,
+        layout: Layout {
+            on_node: folder.clone(),
+            in_container: container_folder,
+        },
+    };
     let mut tasks: JoinSet<Result<()>> = JoinSet::new();
     if let Some((client, name)) = client.zip(config_map) {
         let (folder, node) = (folder.clone(), node_name.clone());

@@ -51,12 +51,18 @@ pub fn shown(text: &str) -> &str {
 
 pub fn scan(text: &[u8]) -> Result<Scanned<'_>, Refusal> {
     if text.len() > MAX_FILE_BYTES {
-        return Err(Refusal { line: 1, reason: "the file is too large".into() });
+        return Err(Refusal {
+            line: 1,
+            reason: "the file is too large".into(),
+        });
     }
     let mut scanner = Scanner::default();
     for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
         scanner.line = index + 1;
-        scanner.read_line(line).map_err(|reason| Refusal { line: index + 1, reason })?;
+        scanner.read_line(line).map_err(|reason| Refusal {
+            line: index + 1,
+            reason,
+        })?;
     }
     Ok(scanner.out)
 }
@@ -83,7 +89,9 @@ impl<'a> Scanner<'a> {
         if line.len() > MAX_LINE_BYTES {
             return Err("the line is too long".into());
         }
-        let line = std::str::from_utf8(line).ok().filter(|line| line.bytes().all(|byte| (0x20..=0x7e).contains(&byte)));
+        let line = std::str::from_utf8(line)
+            .ok()
+            .filter(|line| line.bytes().all(|byte| (0x20..=0x7e).contains(&byte)));
         let line = line.ok_or("a byte that is not printable ASCII")?;
         let entry = line.trim_start_matches(' ');
         if entry.is_empty() || entry.starts_with('#') {
@@ -102,10 +110,16 @@ impl<'a> Scanner<'a> {
         if let Some(numbers) = name.strip_prefix("gpu ").filter(|numbers| !numbers.is_empty()) {
             let gpus = self.read_header(name, numbers)?;
             if value.is_empty() {
-                self.open = Some(Section { gpus, indent: None, given: Vec::new() });
+                self.open = Some(Section {
+                    gpus,
+                    indent: None,
+                    given: Vec::new(),
+                });
                 return Ok(());
             }
-            let key = VOCABULARY.key(Scope::Gpu, "product").ok_or("the table has no product")?;
+            let key = VOCABULARY
+                .key(Scope::Gpu, "product")
+                .ok_or("the table has no product")?;
             return self.assign(gpus, key, value);
         }
         let key = find_key(Scope::File, name, value, &mut self.given)?;
@@ -118,7 +132,9 @@ impl<'a> Scanner<'a> {
             (Some(first), Some(last)) if first <= last => first..=last,
             _ => {
                 let name = shown(name);
-                return Err(format!("a section is \"gpu N\" or \"gpu FIRST-LAST\" with numbers below 64, not \"{name}\""));
+                return Err(format!(
+                    "a section is \"gpu N\" or \"gpu FIRST-LAST\" with numbers below 64, not \"{name}\""
+                ));
             }
         };
         if self.headers.contains(&name) {
@@ -146,13 +162,20 @@ impl<'a> Scanner<'a> {
         if self.out.assignments.len() == MAX_ASSIGNMENTS {
             return Err("the file has too many lines".into());
         }
-        self.out.assignments.push(Assignment { line: self.line, gpus, key, value });
+        self.out.assignments.push(Assignment {
+            line: self.line,
+            gpus,
+            key,
+            value,
+        });
         Ok(())
     }
 }
 
 fn find_key(scope: Scope, name: &str, value: &str, given: &mut Vec<&'static str>) -> Result<&'static Key, String> {
-    let key = VOCABULARY.key(scope, name).ok_or_else(|| format!("unknown key \"{}\"", shown(name)))?;
+    let key = VOCABULARY
+        .key(scope, name)
+        .ok_or_else(|| format!("unknown key \"{}\"", shown(name)))?;
     if given.contains(&key.text) {
         return Err(format!("\"{name}\" is given twice"));
     }
@@ -165,7 +188,10 @@ fn find_key(scope: Scope, name: &str, value: &str, given: &mut Vec<&'static str>
 
 /// At the first colon that ends the line or has a space behind it.
 fn split_entry(entry: &str) -> Option<(&str, &str)> {
-    let at = entry.match_indices(':').map(|(at, _)| at).find(|&at| matches!(entry.as_bytes().get(at + 1), None | Some(b' ')))?;
+    let at = entry
+        .match_indices(':')
+        .map(|(at, _)| at)
+        .find(|&at| matches!(entry.as_bytes().get(at + 1), None | Some(b' ')))?;
     (at > 0).then(|| (&entry[..at], &entry[at + 1..]))
 }
 
@@ -185,9 +211,16 @@ fn read_scalar(rest: &str) -> Result<&str, String> {
             Err("text after a closing quote".into())
         };
     }
-    let comment = rest.match_indices('#').map(|(at, _)| at).find(|&at| at == 0 || rest.as_bytes()[at - 1] == b' ');
+    let comment = rest
+        .match_indices('#')
+        .map(|(at, _)| at)
+        .find(|&at| at == 0 || rest.as_bytes()[at - 1] == b' ');
     let value = rest[..comment.unwrap_or(rest.len())].trim_end_matches(' ');
-    if value.chars().next().is_some_and(|first| !first.is_ascii_alphanumeric() && first != '/') {
+    if value
+        .chars()
+        .next()
+        .is_some_and(|first| !first.is_ascii_alphanumeric() && first != '/')
+    {
         return Err("a value that begins with a sign must be quoted".into());
     }
     if value.ends_with(':') || value.contains(": ") {
@@ -197,6 +230,11 @@ fn read_scalar(rest: &str) -> Result<&str, String> {
 }
 
 fn read_index(text: &str) -> Option<usize> {
-    let plain = matches!(text.len(), 1 | 2) && text.bytes().all(|byte| byte.is_ascii_digit()) && (text.len() == 1 || !text.starts_with('0'));
-    plain.then(|| text.parse().ok()).flatten().filter(|&index| index < MAX_GPUS)
+    let plain = matches!(text.len(), 1 | 2)
+        && text.bytes().all(|byte| byte.is_ascii_digit())
+        && (text.len() == 1 || !text.starts_with('0'));
+    plain
+        .then(|| text.parse().ok())
+        .flatten()
+        .filter(|&index| index < MAX_GPUS)
 }

@@ -8,14 +8,17 @@ use tonic::{Request, Response, Status};
 use super::{
     decide::{self, Layout},
     v1beta1::{
-        AllocateRequest, AllocateResponse, Device, DevicePluginOptions, Empty, ListAndWatchResponse, PreStartContainerRequest,
-        PreStartContainerResponse, PreferredAllocationRequest, PreferredAllocationResponse, device_plugin_server::DevicePlugin,
+        AllocateRequest, AllocateResponse, Device, DevicePluginOptions, Empty, ListAndWatchResponse,
+        PreStartContainerRequest, PreStartContainerResponse, PreferredAllocationRequest, PreferredAllocationResponse,
+        device_plugin_server::DevicePlugin,
     },
 };
 
 /// What the kubelet may ask of this plugin.
-pub const OPTIONS: DevicePluginOptions =
-    DevicePluginOptions { pre_start_required: false, get_preferred_allocation_available: true };
+pub const OPTIONS: DevicePluginOptions = DevicePluginOptions {
+    pre_start_required: false,
+    get_preferred_allocation_available: true,
+};
 
 #[derive(Debug, Clone)]
 pub struct Service {
@@ -49,10 +52,17 @@ impl DevicePlugin for Service {
     }
 
     async fn allocate(&self, request: Request<AllocateRequest>) -> Result<Response<AllocateResponse>, Status> {
-        let ids: Vec<_> = request.get_ref().container_requests.iter().flat_map(|container| &container.devices_ids).collect();
+        let ids: Vec<_> = request
+            .get_ref()
+            .container_requests
+            .iter()
+            .flat_map(|container| &container.devices_ids)
+            .collect();
         tracing::info!(?ids, "the kubelet allocates");
         let response = decide::allocate(&self.devices.borrow(), &self.layout, request.get_ref());
-        response.map(Response::new).map_err(|refused| Status::failed_precondition(refused.to_string()))
+        response
+            .map(Response::new)
+            .map_err(|refused| Status::failed_precondition(refused.to_string()))
     }
 
     async fn pre_start_container(

@@ -52,7 +52,10 @@ pub async fn copy_config_map(client: Client, name: &ConfigMapName, folder: &Path
         match versions.try_next().await {
             Ok(Some(config_map)) => {
                 if let Err(error) = write_entry(&config_map, folder, node).await {
-                    tracing::warn!(error = format!("{error:#}"), "GPU file not written, keeping the last one");
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "GPU file not written, keeping the last one"
+                    );
                 }
             }
             Ok(None) => anyhow::bail!("the watch of ConfigMap {}/{} ended", name.namespace, name.name),
@@ -69,7 +72,10 @@ pub async fn write_entry(config_map: &ConfigMap, folder: &Path, node: &str) -> R
     let text = entry.map_or_else(|| decide::no_gpus(node), |text| decide::for_node(text, node));
     let path = folder.join(FILE_NAME);
     inventory::parse(text.as_bytes(), node).with_context(|| format!("entry {node} of the ConfigMap"))?;
-    if tokio::fs::read(&path).await.is_ok_and(|present| present == text.as_bytes()) {
+    if tokio::fs::read(&path)
+        .await
+        .is_ok_and(|present| present == text.as_bytes())
+    {
         return Ok(());
     }
     replace(&path, text.as_bytes()).await?;
@@ -79,14 +85,22 @@ pub async fn write_entry(config_map: &ConfigMap, folder: &Path, node: &str) -> R
 
 /// Puts the library beside the GPU file.
 pub async fn install(library: &Path, folder: &Path) -> Result<()> {
-    let bytes = tokio::fs::read(library).await.with_context(|| format!("reading {}", library.display()))?;
-    tokio::fs::create_dir_all(folder).await.with_context(|| format!("making {}", folder.display()))?;
+    let bytes = tokio::fs::read(library)
+        .await
+        .with_context(|| format!("reading {}", library.display()))?;
+    tokio::fs::create_dir_all(folder)
+        .await
+        .with_context(|| format!("making {}", folder.display()))?;
     replace(&folder.join(decide::LIBRARY_NAME), &bytes).await
 }
 
 /// By renaming: a reader sees the old or the new, and what is mapped stays mapped.
 async fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let next = path.with_extension("next");
-    tokio::fs::write(&next, bytes).await.with_context(|| format!("writing {}", next.display()))?;
-    tokio::fs::rename(&next, path).await.with_context(|| format!("replacing {}", path.display()))
+    tokio::fs::write(&next, bytes)
+        .await
+        .with_context(|| format!("writing {}", next.display()))?;
+    tokio::fs::rename(&next, path)
+        .await
+        .with_context(|| format!("replacing {}", path.display()))
 }

@@ -73,7 +73,9 @@ impl Vocabulary {
 fn read(table: &'static str) -> Option<Vocabulary> {
     let mut out = Vocabulary::default();
     for line in table.lines() {
-        let Some((entry, rest)) = line.split_once('(') else { continue };
+        let Some((entry, rest)) = line.split_once('(') else {
+            continue;
+        };
         let Some(inner) = rest.strip_suffix(')') else { continue };
         let fields: Vec<&'static str> = inner.split(", ").map(|field| field.trim_matches('"')).collect();
         match (entry, fields.as_slice()) {
@@ -86,7 +88,10 @@ fn read(table: &'static str) -> Option<Vocabulary> {
                 high: high.parse().ok()?,
             }),
             ("WORD", [set, word, _]) => out.words.push((set, word)),
-            ("PRODUCT", [word, mib]) => out.products.push(Product { word, memory_mib: mib.parse().ok()? }),
+            ("PRODUCT", [word, mib]) => out.products.push(Product {
+                word,
+                memory_mib: mib.parse().ok()?,
+            }),
             ("RETURN", [name, _]) => out.returns.push(name),
             ("FUNCTION", [name]) => out.functions.push(name),
             _ => {}
@@ -129,7 +134,12 @@ mod tests {
 
     #[test]
     fn every_entry_of_the_table_is_read() {
-        let entries = |name: &str| TABLE.lines().filter(|line| line.starts_with(&format!("{name}("))).count();
+        let entries = |name: &str| {
+            TABLE
+                .lines()
+                .filter(|line| line.starts_with(&format!("{name}(")))
+                .count()
+        };
         let vocabulary = read(TABLE).unwrap();
         assert_eq!(vocabulary.keys.len(), entries("KEY"));
         assert_eq!(vocabulary.words.len(), entries("WORD"));

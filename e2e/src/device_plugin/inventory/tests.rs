@@ -3,14 +3,21 @@ use std::path::{Path, PathBuf};
 use super::*;
 
 fn files(folder: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("simulated-nvml").join(folder);
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("simulated-nvml")
+        .join(folder);
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     files.sort();
     files
 }
 
 fn sample(name: &str) -> Inventory {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("simulated-nvml/samples").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("simulated-nvml/samples")
+        .join(name);
     parse(&std::fs::read(path).unwrap(), "n1").unwrap()
 }
 
@@ -45,7 +52,10 @@ fn every_sample_is_yaml_that_says_the_same() {
 
 #[test]
 fn identities_are_those_of_the_library() {
-    assert_eq!(sample("8xH200.yaml").gpus[0].uuid, "GPU-5dba76b3-2ea8-42ec-4d35-20495d327952");
+    assert_eq!(
+        sample("8xH200.yaml").gpus[0].uuid,
+        "GPU-5dba76b3-2ea8-42ec-4d35-20495d327952"
+    );
 }
 
 #[test]
@@ -54,24 +64,54 @@ fn eight_gpus_have_eight_identities() {
     let uuids: std::collections::BTreeSet<_> = gpus.iter().map(|gpu| &gpu.uuid).collect();
     assert_eq!((gpus.len(), uuids.len()), (8, 8));
     assert_eq!(gpus[1].pci_bus_id, "00000000:3B:00.0");
-    assert!(gpus.iter().all(|gpu| gpu.product == "H100" && gpu.state == State::Ok && gpu.numa.is_none()));
+    assert!(
+        gpus.iter()
+            .all(|gpu| gpu.product == "H100" && gpu.state == State::Ok && gpu.numa.is_none())
+    );
 }
 
 #[test]
 fn a_gpu_is_lost_by_its_state_or_when_every_call_says_so() {
-    let states = |text: &str| parse(text.as_bytes(), "n1").unwrap().gpus.iter().map(|gpu| gpu.state).collect::<Vec<_>>();
-    let lost: Vec<usize> = sample("lost-gpu.yaml").gpus.iter().filter(|gpu| gpu.state == State::Lost).map(|gpu| gpu.index).collect();
+    let states = |text: &str| {
+        parse(text.as_bytes(), "n1")
+            .unwrap()
+            .gpus
+            .iter()
+            .map(|gpu| gpu.state)
+            .collect::<Vec<_>>()
+    };
+    let lost: Vec<usize> = sample("lost-gpu.yaml")
+        .gpus
+        .iter()
+        .filter(|gpu| gpu.state == State::Lost)
+        .map(|gpu| gpu.index)
+        .collect();
     assert_eq!(lost, [3]);
     assert_eq!(sample("faults.yaml").gpus[5].state, State::Absent);
-    assert_eq!(states("version: 1\ngpu 0:\n  product: H200\n  error: GPU_IS_LOST\n"), [State::Lost]);
-    assert_eq!(states("version: 1\ngpu 0:\n  product: H200\n  error: nvmlDeviceGetName=GPU_IS_LOST\n"), [State::Ok]);
-    assert_eq!(states("version: 1\ngpu 0:\n  product: H200\n  error: none\n"), [State::Ok]);
+    assert_eq!(
+        states("version: 1\ngpu 0:\n  product: H200\n  error: GPU_IS_LOST\n"),
+        [State::Lost]
+    );
+    assert_eq!(
+        states("version: 1\ngpu 0:\n  product: H200\n  error: nvmlDeviceGetName=GPU_IS_LOST\n"),
+        [State::Ok]
+    );
+    assert_eq!(
+        states("version: 1\ngpu 0:\n  product: H200\n  error: none\n"),
+        [State::Ok]
+    );
 }
 
 #[test]
 fn empty_oversized_and_binary_files_are_refused() {
-    assert_eq!(parse(b"", "n1").unwrap_err().to_string(), "line 1: the file must say \"version: 1\"");
-    assert_eq!(parse(&vec![b'\n'; 262_145], "n1").unwrap_err().to_string(), "line 1: the file is too large");
+    assert_eq!(
+        parse(b"", "n1").unwrap_err().to_string(),
+        "line 1: the file must say \"version: 1\""
+    );
+    assert_eq!(
+        parse(&vec![b'\n'; 262_145], "n1").unwrap_err().to_string(),
+        "line 1: the file is too large"
+    );
     let mut text = b"version: 1".to_vec();
     text.resize(262_144, b'\n');
     assert_eq!(parse(&text, "n1").unwrap().gpus, []);
