@@ -1,6 +1,6 @@
 //! `harness`: the cluster's command line. Parses, calls the library, prints. See `e2e/README.md`.
 
-use std::{io::Write, path::PathBuf, time::Duration};
+use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
@@ -192,8 +192,7 @@ struct ImageArgs {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    let Harness { environment, verb } = Harness::parse();
+async fn main() -> ExitCode {
     // kube reports each refused poll of a starting API server as an error; what matters comes back as one.
     let filter = tracing_subscriber::EnvFilter::new("info,kube_client=off");
     tracing_subscriber::fmt()
@@ -201,6 +200,17 @@ async fn main() -> Result<()> {
         .with_writer(std::io::stderr)
         .with_target(false)
         .init();
+    match run(Harness::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell when this cannot be written.
+            writeln!(std::io::stderr(), "harness: {error:#}").ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(Harness { environment, verb }: Harness) -> Result<()> {
     match verb {
         Verb::Build { with_kwok } => run_build(&environment, with_kwok).await,
         Verb::Up(up) => run_up(&environment, &up).await,

@@ -35,6 +35,11 @@ impl RunDir {
         self.0.join("cluster.json")
     }
 
+    /// Who is starting the cluster; gone when that is over.
+    pub fn starter(&self) -> PathBuf {
+        self.0.join("starter.json")
+    }
+
     pub fn pki(&self) -> PathBuf {
         self.0.join("pki")
     }

@@ -264,6 +264,10 @@ impl ProcessRecord {
         })
     }
 
+    pub fn of_this_process() -> Result<Self> {
+        Self::of(std::process::id().cast_signed(), "this process".into(), Path::new(""))
+    }
+
     pub fn is_alive(&self) -> bool {
         start_ticks(self.pid) == Some(self.start_ticks)
     }

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -56,10 +57,7 @@ impl Registry {
     }
 
     fn open_at(folder: &Path, sysctl: &Path, boot: &str) -> Result<Self> {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}; run as root", folder.display()))?;
-        let path = folder.join("lock");
-        let lock = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+        let lock = lock(folder)?;
         let file = folder.join("machine.json");
         let state: State = if file.exists() {
             read_json(&file)?
@@ -124,7 +122,8 @@ impl Registry {
                 let path = self.sysctl.join(name);
                 fs::write(&path, value).with_context(|| format!("cannot put {} back to {value}", path.display()))?;
             }
-            self.state.settings.clear();
+            let folder = self.file.parent().context("the registry lies in a folder")?;
+            return fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()));
         }
         write_json(&self.file, &self.state)
     }
@@ -139,6 +138,25 @@ impl Registry {
         names
             .filter_map(|name| read(name).map(|value| (name.to_owned(), value)))
             .collect()
+    }
+}
+
+/// Waits for the lock. The last cluster takes the folder away, so whoever waited may hold the lock of a file that is
+/// gone, and has to begin again.
+fn lock(folder: &Path) -> Result<File> {
+    loop {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}; run as root", folder.display()))?;
+        let path = folder.join("lock");
+        let file = match File::create(&path) {
+            // The folder went away in between.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            other => other.with_context(|| format!("cannot open {}", path.display()))?,
+        };
+        file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+        let held = file.metadata().context("cannot look at the lock")?.ino();
+        if fs::metadata(&path).is_ok_and(|there| there.ino() == held) {
+            return Ok(file);
+        }
     }
 }
 
@@ -182,6 +200,7 @@ mod tests {
         assert_eq!(setting(&dir, "kernel/panic"), "10");
         open(&dir, "b").release(id(2)).unwrap();
         assert_eq!(setting(&dir, "kernel/panic"), "0");
+        assert!(!dir.path().join("reg").exists());
         assert_eq!(setting(&dir, "fs/inotify/max_user_instances"), "128");
     }
 

@@ -22,9 +22,11 @@ use crate::harness::{
 const POLITE: Duration = Duration::from_secs(5);
 const FORCED: Duration = Duration::from_secs(15);
 
-/// Whether any process of the cluster is alive.
+/// Whether the cluster came up and any of its processes is alive, or somebody is starting it just now.
 pub fn lives(run: &RunDir) -> bool {
-    specs(run).iter().any(|s| s.process().is_some()) || records(run).iter().any(|(_, r)| r.is_alive())
+    let complete = run.cluster_file().exists();
+    let starting = ProcessRecord::load(&run.starter()).is_ok_and(|starter| starter.is_alive());
+    starting || (complete && specs(run).iter().any(|spec| spec.process().is_some()))
 }
 
 fn specs(run: &RunDir) -> Vec<Spec> {

@@ -22,7 +22,7 @@ use crate::{
         paths::{Binaries, RunDir},
         pki,
         plan::{ClusterId, Machine},
-        process::{until, write_json, write_whole},
+        process::{ProcessRecord, until, write_json, write_whole},
         registry::Registry,
     },
 };
@@ -54,12 +54,12 @@ pub async fn up(environment: &Environment, options: Options, step: &(impl Fn(&st
         cgroups: Layout::of_this_machine()?,
     };
     build::check(&start.bin)?;
-    clear_leftovers(environment, id, step).await?;
-    network::check_free(id).await?;
-    Registry::open()?.claim(id, start.run.root())?;
+    claim(environment, start.run, id, step).await?;
     let done = start.everything(environment, step).await;
+    // Whoever comes next may clear what is here now, complete or not.
+    fs::remove_file(start.run.starter()).ok();
     if done.is_err() {
-        step("failed; everything is left as it is, logs included: look around, then run `harness down`");
+        step("failed; everything is left as it is, to look around; the next `harness up` or `down` clears it");
     }
     done.with_context(|| {
         format!(
@@ -69,20 +69,29 @@ pub async fn up(environment: &Environment, options: Options, step: &(impl Fn(&st
     })
 }
 
-/// A cluster that lives is not touched; what a crash left is taken away.
-async fn clear_leftovers(environment: &Environment, id: ClusterId, step: &impl Fn(&str)) -> Result<()> {
-    let run = super::Cluster::run_dir(environment, id)?;
-    let known = Registry::open()?.run_dir_of(id).is_some();
-    if !known && !run.root().exists() && network::existing(id).await?.is_empty() {
-        return Ok(());
+/// Takes the id. A cluster that lives or is being started is not touched; what a crash left is taken away first.
+async fn claim(environment: &Environment, run: &RunDir, id: ClusterId, step: &impl Fn(&str)) -> Result<()> {
+    loop {
+        let old = super::Cluster::run_dir(environment, id)?;
+        // Locked from the look to the entry, so that of two starts at once one sees the other.
+        let mut registry = Registry::open()?;
+        ensure!(
+            !down::lives(&old),
+            "cluster {id} is already up, or being started, in {}; run `harness down --cluster {id}` first, or choose another id",
+            old.root().display()
+        );
+        let clean =
+            registry.run_dir_of(id).is_none() && !old.root().exists() && network::existing(id).await?.is_empty();
+        if clean {
+            network::check_free(id).await?;
+            fs::create_dir_all(run.root()).with_context(|| format!("cannot make {}", run.root().display()))?;
+            ProcessRecord::of_this_process()?.save(&run.starter())?;
+            return registry.claim(id, run.root());
+        }
+        drop(registry);
+        step("clearing what a crashed run left behind");
+        down::down(id, &old).await?;
     }
-    ensure!(
-        !down::lives(&run),
-        "cluster {id} is already up (or half up) in {}; run `harness down --cluster {id}` first, or choose another id",
-        run.root().display()
-    );
-    step("clearing what a crashed run left behind");
-    down::down(id, &run).await
 }
 
 /// The `harness` binary, which is what process 1 of each machine runs: this program, or its neighbour when this is a test.

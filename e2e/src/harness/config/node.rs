@@ -58,7 +58,6 @@ pub fn kube_proxy_file(run: &RunDir, id: ClusterId, machine: Machine) -> ConfigF
         "detectLocalMode": "BridgeInterface", "detectLocal": {"bridgeInterface": "cni0"},
         // Zero leaves those settings alone: a network namespace cannot write them.
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
-        "nftables": {"minSyncPeriod": "0s"},
         "bindAddress": id.address(machine),
         // Some virtual machines' root may not lower the score, and the default does.
         "oomScoreAdj": 0,
