@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a quorum of endpoints agrees on at one height. Everything that is not known is absent or `Unknown`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase")]
 pub struct Facts {
     /// Name of the SprintSchedule these facts are for.
     pub schedule: String,
@@ -22,6 +22,8 @@ pub struct Facts {
     pub observed_ms: i64,
     /// Endpoints that report this height and hash.
     pub agreeing: u32,
+    /// Whether a quorum of endpoints stands behind these facts now.
+    pub quorum: bool,
     /// Where the epoch stands.
     pub stage: Stage,
     /// Index of the epoch.
