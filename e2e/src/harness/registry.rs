@@ -47,6 +47,7 @@ pub struct Registry {
     file: PathBuf,
     sysctl: PathBuf,
     state: State,
+    /// Dropped last, so that whatever is done on the way out is done under it.
     _lock: File,
 }
 
@@ -122,8 +123,7 @@ impl Registry {
                 let path = self.sysctl.join(name);
                 fs::write(&path, value).with_context(|| format!("cannot put {} back to {value}", path.display()))?;
             }
-            let folder = self.file.parent().context("the registry lies in a folder")?;
-            return fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()));
+            self.state.settings.clear();
         }
         write_json(&self.file, &self.state)
     }
@@ -138,6 +138,16 @@ impl Registry {
         names
             .filter_map(|name| read(name).map(|value| (name.to_owned(), value)))
             .collect()
+    }
+}
+
+/// Nothing is left on a machine without clusters, not even by a look.
+impl Drop for Registry {
+    fn drop(&mut self) {
+        if let (true, Some(folder)) = (self.state.clusters.is_empty(), self.file.parent()) {
+            // What stays is empty, and the next look removes it.
+            fs::remove_dir_all(folder).ok();
+        }
     }
 }
 
