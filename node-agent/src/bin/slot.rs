@@ -1,3 +1,8 @@
-//! Not written yet.
+//! The static binary of a slot pod: `hold`, `serve`, `engine`, `install`, `status`.
 
-fn main() {}
+use clap::Parser as _;
+use node_agent::slot::{self, args::Args};
+
+fn main() -> anyhow::Result<()> {
+    slot::main(Args::parse())
+}

@@ -1,0 +1,186 @@
+//! What the operator is told, by values.
+
+use super::*;
+use crate::slot::serve::{
+    fence::Identity,
+    jobs::Jobs,
+    journal::{
+        Journal,
+        record::{End, Record},
+    },
+    memory::{Assignment, Memory},
+    round::tests::request,
+    state::Group,
+};
+use proto::v1::{PrepareRequest, Rehearsal};
+use std::collections::VecDeque;
+
+fn config() -> Config {
+    Config {
+        identity: Identity {
+            pod_uid: "pod-a".into(),
+            deployment_uid: "gmd".into(),
+        },
+        pod_name: "tiny-0".into(),
+        run_dir: "/nowhere".into(),
+        journal_dir: None,
+        journal_min_free: 1_000,
+        replicas: 2,
+        engine_binary: None,
+        prepare: PrepareRequest {
+            model: "gonka-fleet/tiny".into(),
+            ..PrepareRequest::default()
+        },
+        weights_digest: "sha256:good".into(),
+        callback_interval_ms: 5_000,
+        stage_ms: 186_000,
+        log_format: crate::slot::telemetry::LogFormat::Json,
+    }
+}
+
+/// A slot with everything in order.
+fn ready(folder: &std::path::Path) -> State {
+    let (journal, _) = Journal::open(folder.to_owned());
+    let group = Group {
+        phase: Phase::Ready,
+        starts: 1,
+        weights_digest: "sha256:good".into(),
+        ..Group::default()
+    };
+    State {
+        memory: Memory {
+            assignment: Some(Assignment {
+                deployment_uid: "gmd".into(),
+                slot: 3,
+                generation: 8,
+                node_id: "abc-tiny-3".into(),
+                node_num: 4,
+                callback_base: String::new(),
+            }),
+            callback_proven: true,
+            ..Memory::default()
+        },
+        groups: vec![group.clone(), group],
+        rounds: VecDeque::new(),
+        jobs: Jobs::new(2),
+        rehearsal: Rehearsal {
+            time_ms: 5,
+            engine_starts: 2,
+            ..Rehearsal::default()
+        },
+        signal: None,
+        journal,
+        journal_free: 1_000,
+        start_times: Vec::new(),
+        totals: [0; 3],
+    }
+}
+
+#[test]
+fn a_slot_in_order_has_no_reason_not_to_be_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = render(&ready(folder.path()), &config(), 0);
+    assert_eq!(report.not_ready_reasons, Vec::<String>::new());
+    assert_eq!(report.chain_door(), Door::Open);
+    assert_eq!(report.gateway_door(), Door::Closed);
+    assert_eq!(report.key.map(|key| (key.slot, key.generation)), Some((3, 8)));
+    assert_eq!((report.backends_ready, report.backends_expected), (2, 2));
+    assert_eq!(report.weights_digest, "sha256:good");
+    assert_eq!(report.round.map(|round| round.state()), Some(RoundState::Idle));
+}
+
+#[test]
+fn each_reason_is_told_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = |break_it: fn(&mut State)| {
+        let mut state = ready(folder.path());
+        break_it(&mut state);
+        render(&state, &config(), 0).not_ready_reasons
+    };
+    assert_eq!(told(|s| s.groups[1].phase = Phase::Down), ["BackendsMissing"]);
+    assert_eq!(
+        told(|s| s.groups[1].weights_digest = "sha256:bad".into()),
+        ["WeightsMismatch"]
+    );
+    assert_eq!(
+        told(|s| s.groups[1].starts = 2),
+        ["NotRehearsed"],
+        "a restart voids the rehearsal"
+    );
+    assert_eq!(told(|s| s.rehearsal = Rehearsal::default()), ["NotRehearsed"]);
+    assert_eq!(
+        told(|s| s.rehearsal.error = "engine 1: gone".into()),
+        ["RehearsalFailed"]
+    );
+    assert_eq!(told(|s| s.memory.callback_proven = false), ["CallbackUnproven"]);
+    assert_eq!(told(|s| s.journal_free = 999), ["JournalFull"]);
+}
+
+#[test]
+fn a_spare_reports_as_nobodys_slot() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut state = ready(folder.path());
+    state.memory.assignment = None;
+    let report = render(&state, &config(), 0);
+    assert_eq!(report.chain_door(), Door::Closed);
+    assert_eq!(
+        report.key,
+        Some(SlotKey {
+            deployment_uid: "gmd".into(),
+            slot: -1,
+            pod_uid: "pod-a".into(),
+            generation: 0,
+        })
+    );
+}
+
+#[test]
+fn a_round_is_told_with_what_its_successor_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut state = ready(folder.path());
+    state.begin_round(request(), vec![0, 0], 1_000);
+    for (group, next) in [(0, 4), (1, 2)] {
+        state.note(&Record::Batch {
+            at: 1_500,
+            group,
+            next,
+            count: 1,
+            artifacts: vec![(1, "AAAA".into())],
+        });
+    }
+    state.note(&Record::Sent {
+        at: 2_000,
+        accepted: 1,
+        refused: 0,
+    });
+    let round = render(&state, &config(), 2_500).round.unwrap();
+    assert_eq!(round.state(), RoundState::Generating);
+    assert_eq!((round.generated, round.accepted, round.refused), (2, 1, 0));
+    assert_eq!(
+        (round.started_ms, round.first_nonce_ms, round.first_callback_ms),
+        (1_000, 1_500, 2_000)
+    );
+    let next: Vec<_> = round
+        .next
+        .iter()
+        .map(|resume| (resume.group, resume.next_index))
+        .collect();
+    assert_eq!(next, [(0, 4), (1, 0)], "group 1's artifact is not delivered yet");
+    assert_eq!(round.request.map(|request| request.seed), Some("052955F4".into()));
+    state.end_round(End::StoppedBySelf, 0, 3_000);
+    let round = render(&state, &config(), 3_000).round.unwrap();
+    assert_eq!(round.state(), RoundState::StoppedBySelf);
+    assert_eq!(round.refused, 1, "what never left is lost");
+    assert_eq!(state.totals, [2, 1, 1]);
+}
+
+#[test]
+fn a_round_nobody_stopped_ends_with_the_stage() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut state = ready(folder.path());
+    state.begin_round(request(), vec![0, 0], 1_000);
+    assert!(!state.tick(10_000, 20_999));
+    assert!(state.tick(10_000, 21_000));
+    assert_eq!(state.newest().and_then(|round| round.end), Some(End::StoppedBySelf));
+    assert!(!state.tick(10_000, 21_200), "once");
+}

@@ -1,0 +1,87 @@
+//! FleetSignal's client: facts about the chain, early. The slot works without it, only less well informed.
+
+pub mod client;
+
+use proto::v1::{ExamNotice, Frame, StageHeights};
+
+/// Blocks come no faster than this, on any network.
+const FASTEST_BLOCK_MS: i64 = 100;
+/// Blocks a first look at a new source may be ahead beyond what time allows.
+const SLACK_BLOCKS: i64 = 3;
+
+/// What is believed of the chain.
+#[derive(Debug, Clone, PartialEq)]
+pub struct View {
+    /// Newest height.
+    pub height: i64,
+    /// Its hash.
+    pub block_hash: String,
+    /// When it was told, Unix milliseconds of this machine.
+    pub seen_ms: i64,
+    /// An exam announced or running.
+    pub exam: Option<ExamNotice>,
+    /// Heights of the epoch.
+    pub heights: Option<StageHeights>,
+}
+
+/// Takes a frame in, or does not: only growing heights are believed, and none that grew faster than blocks can. A false
+/// frame must not be able to end a round.
+pub fn accept(before: Option<&View>, frame: Frame, chain_id: &str, now_ms: i64) -> Option<View> {
+    if frame.height <= 0 || (!chain_id.is_empty() && frame.chain_id != chain_id) {
+        return None;
+    }
+    if let Some(before) = before {
+        let possible = before.height + SLACK_BLOCKS + (now_ms - before.seen_ms).max(0) / FASTEST_BLOCK_MS;
+        let same_block = frame.height == before.height && frame.block_hash == before.block_hash;
+        if frame.height > possible || (frame.height <= before.height && !same_block) {
+            return None;
+        }
+    }
+    Some(View {
+        height: frame.height,
+        block_hash: frame.block_hash,
+        seen_ms: now_ms,
+        exam: frame.exam,
+        heights: frame.heights,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(height: i64, hash: &str) -> Frame {
+        Frame {
+            chain_id: "gonka-test".into(),
+            height,
+            block_hash: hash.into(),
+            ..Frame::default()
+        }
+    }
+
+    fn view(height: i64) -> View {
+        accept(None, frame(height, "A"), "gonka-test", 1_000).unwrap()
+    }
+
+    #[test]
+    fn only_growing_heights_of_the_right_chain_are_believed() {
+        let before = view(100);
+        let accepted = |height, hash, now| accept(Some(&before), frame(height, hash), "gonka-test", now).is_some();
+        assert!(accepted(101, "B", 6_000));
+        assert!(accepted(100, "A", 6_000), "the same block may bring news of an exam");
+        assert!(!accepted(100, "B", 6_000));
+        assert!(!accepted(99, "A", 6_000));
+        assert!(accept(None, frame(5, "A"), "other", 0).is_none());
+        assert!(accept(None, frame(5, "A"), "", 0).is_some());
+        assert!(accept(None, frame(0, "A"), "", 0).is_none());
+    }
+
+    #[test]
+    fn a_height_that_no_chain_can_have_reached_is_not_believed() {
+        let before = view(100);
+        let accepted = |height, now| accept(Some(&before), frame(height, "B"), "", now).is_some();
+        assert!(accepted(103, 1_000) && !accepted(104, 1_000));
+        assert!(accepted(113, 2_000) && !accepted(114, 2_000));
+        assert!(!accepted(i64::MAX, 100_000_000));
+    }
+}
