@@ -122,7 +122,12 @@ impl Pace {
         let margin = DEVIATIONS * self.spread_millis.max(0.0);
         let root = (margin + (margin * margin + 4.0 * self.block_millis * millis.max(0) as f64).sqrt())
             / (2.0 * self.block_millis);
-        Some(if millis <= 0 { 0 } else { (root * root).ceil() as i64 })
+        // The square of a root may end a hair above a whole number.
+        Some(if millis <= 0 {
+            0
+        } else {
+            (root * root - 1e-6).ceil() as i64
+        })
     }
 }
 

@@ -1,1 +1,211 @@
+//! FleetSignal over a real socket, with real tokens.
 
+use std::time::Duration;
+
+use crds::references::Window;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use prometheus::Registry;
+use proto::v1::fleet_signal_client::FleetSignalClient;
+use proto::v1::{self, Frame, WatchRequest};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tonic::{Code, Request, Status, Streaming};
+
+use super::*;
+use crate::chain::{Queries, now_ms};
+use crate::facts::Facts;
+
+const JWKS: &str = include_str!("../../tests/keys/jwks.json");
+const EC: &[u8] = include_bytes!("../../tests/keys/test-es256.pem");
+const CHAIN: &str = "gonka-testnet-1";
+
+fn facts(height: i64) -> Facts {
+    Facts {
+        schedule: "test".into(),
+        chain_id: CHAIN.into(),
+        height,
+        window: Window::Amber,
+        ..Facts::default()
+    }
+}
+
+fn token() -> String {
+    let header = Header {
+        kid: Some("ec-1".to_owned()),
+        ..Header::new(Algorithm::ES256)
+    };
+    let claims = serde_json::json!({"aud": ["fleetsignal"], "sub": "test", "exp": now_ms() / 1000 + 600});
+    encode(&header, &claims, &EncodingKey::from_ec_pem(EC).expect("a key")).expect("signed")
+}
+
+struct Running {
+    address: SocketAddr,
+    facts: watch::Sender<Arc<Facts>>,
+    stop: CancellationToken,
+    tasks: JoinSet<Result<(), Error>>,
+    _cache: tempfile::TempDir,
+}
+
+async fn running() -> Running {
+    let cache = tempfile::tempdir().expect("a folder");
+    tokio::fs::write(cache.path().join("jwks.json"), JWKS)
+        .await
+        .expect("written");
+    let book = Arc::new(Book::default());
+    let (facts, seen) = watch::channel(Arc::new(facts(100)));
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let queries = Queries::new(reqwest::Client::new(), watch::channel(Vec::new()).1);
+    book.insert("test", seen, Arc::new(queries));
+    let serving = Serving {
+        source: "operator-0".into(),
+        book,
+        trust: Arc::new(Trust::load(cache.path(), "fleetsignal", None).await),
+        metrics: Arc::new(Metrics::new(&Registry::new()).expect("metrics")),
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(serve_on(listener, serving, stop.clone()));
+    Running {
+        address,
+        facts,
+        stop,
+        tasks,
+        _cache: cache,
+    }
+}
+
+impl Running {
+    async fn watch(
+        &self,
+        chain_id: &str,
+        resume_sequence: u64,
+        token: Option<&str>,
+    ) -> Result<Streaming<Frame>, Status> {
+        let mut client = FleetSignalClient::connect(format!("http://{}", self.address))
+            .await
+            .expect("connected");
+        let mut request = Request::new(WatchRequest {
+            chain_id: chain_id.to_owned(),
+            resume_sequence,
+            client: "test".to_owned(),
+            ..WatchRequest::default()
+        });
+        if let Some(token) = token {
+            let value = format!("Bearer {token}").parse().expect("a header");
+            request.metadata_mut().insert("authorization", value);
+        }
+        // The first look at the book takes a moment.
+        for _ in 0..40 {
+            let again = Request::from_parts(
+                request.metadata().clone(),
+                tonic::Extensions::default(),
+                request.get_ref().clone(),
+            );
+            match client.watch(again).await {
+                Err(status) if status.code() == Code::Unavailable => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                answer => return answer.map(tonic::Response::into_inner),
+            }
+        }
+        Err(Status::unavailable("never"))
+    }
+}
+
+async fn next(stream: &mut Streaming<Frame>) -> Frame {
+    timeout(Duration::from_secs(8), stream.message())
+        .await
+        .expect("in time")
+        .expect("no error")
+        .expect("a frame")
+}
+
+#[tokio::test]
+async fn the_first_frame_comes_at_once_then_changes_then_heartbeats() {
+    let mut running = running().await;
+    let mut stream = running.watch(CHAIN, 0, Some(&token())).await.expect("accepted");
+    let first = next(&mut stream).await;
+    assert_eq!(
+        (first.height, first.heartbeat, first.source.as_str()),
+        (100, false, "operator-0")
+    );
+    assert_eq!(first.window(), v1::Window::Amber);
+    running.facts.send_replace(Arc::new(facts(101)));
+    let second = next(&mut stream).await;
+    assert_eq!((second.height, second.sequence), (101, first.sequence + 1));
+    let third = next(&mut stream).await;
+    assert_eq!(
+        (third.height, third.heartbeat, third.sequence),
+        (101, true, first.sequence + 2)
+    );
+    running.stop.cancel();
+    running
+        .tasks
+        .join_next()
+        .await
+        .expect("a task")
+        .expect("no panic")
+        .expect("served");
+}
+
+#[tokio::test]
+async fn a_frame_that_was_seen_is_not_repeated() {
+    let running = running().await;
+    let mut stream = running.watch(CHAIN, 0, Some(&token())).await.expect("accepted");
+    let seen = next(&mut stream).await.sequence;
+    let mut resumed = running.watch(CHAIN, seen, Some(&token())).await.expect("accepted");
+    running.facts.send_replace(Arc::new(facts(101)));
+    assert_eq!(next(&mut resumed).await.height, 101);
+}
+
+#[tokio::test]
+async fn another_chain_is_refused_by_name() {
+    let running = running().await;
+    let status = running
+        .watch("gonka-mainnet", 0, Some(&token()))
+        .await
+        .expect_err("refused");
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().contains(CHAIN));
+}
+
+#[tokio::test]
+async fn without_a_token_nobody_listens() {
+    let running = running().await;
+    for token in [None, Some("forged.token.x")] {
+        let status = running.watch(CHAIN, 0, token).await.expect_err("refused");
+        assert_eq!(status.code(), Code::Unauthenticated);
+    }
+}
+
+#[tokio::test]
+async fn a_subscriber_that_does_not_read_is_dropped() {
+    let metrics = Arc::new(Metrics::new(&Registry::new()).expect("metrics"));
+    let hub = Hub::new("operator-0".into(), Arc::clone(&metrics));
+    hub.publish(frame(&facts(1)), 1);
+    let mut slow = hub.subscribe(CHAIN, 0).expect("subscribed");
+    for height in 2..200 {
+        hub.publish(frame(&facts(height)), height);
+    }
+    assert_eq!(metrics.signal_subscribers.get(), 0);
+    let mut received = 0;
+    while slow.recv().await.is_some() {
+        received += 1;
+    }
+    assert_eq!(received, 32);
+}
+
+#[test]
+fn sequences_of_a_restarted_replica_go_on_upwards() {
+    let metrics = Arc::new(Metrics::new(&Registry::new()).expect("metrics"));
+    let sequence = |now_ms: i64| {
+        let hub = Hub::new("operator-0".into(), Arc::clone(&metrics));
+        hub.publish(frame(&facts(1)), now_ms);
+        let mut frames = hub.subscribe(CHAIN, 0).expect("subscribed");
+        frames.try_recv().expect("a frame").expect("no error").sequence
+    };
+    assert!(sequence(1_000_000) > sequence(900_000));
+}
