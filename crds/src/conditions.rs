@@ -132,6 +132,10 @@ pub enum Reason {
     JournalFull,
     /// The cold account cannot pay the next epoch's fees.
     FeesUnpayable,
+    /// The warm key lacks permissions of the cold account.
+    GrantsMissing,
+    /// A reward was not claimed while it could be.
+    ClaimLost,
     /// The chain's state is not known.
     ChainUnknown,
     /// No block for too long.

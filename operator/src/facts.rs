@@ -54,7 +54,7 @@ pub struct Facts {
 
 /// An exam that is announced or running.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase")]
 pub struct Exam {
     /// Sprint or Confirmation.
     pub kind: ExamKind,
@@ -74,7 +74,7 @@ pub struct Exam {
 
 /// Pace of blocks: moving averages.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase")]
 pub struct Pace {
     /// Mean time between blocks, milliseconds; 0 = not known.
     pub block_millis: f64,
@@ -84,7 +84,7 @@ pub struct Pace {
 
 /// What one endpoint is good for.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase")]
 pub struct EndpointFact {
     /// Name in the spec.
     pub name: String,

@@ -32,8 +32,12 @@ pub mod chain;
 pub mod change;
 pub mod conditions;
 pub mod context;
+pub mod dapi;
 pub mod facts;
 pub mod gate;
+#[cfg(test)]
+mod golden;
+pub mod gonka_host;
 pub mod gpu_node;
 pub mod leader;
 pub mod live;
@@ -44,3 +48,4 @@ pub mod sprint_view;
 pub mod telemetry;
 pub mod trust;
 pub mod unchanged;
+pub mod wake;

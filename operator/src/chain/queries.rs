@@ -28,6 +28,16 @@ pub enum QueryError {
     },
 }
 
+/// What an endpoint says that has no such thing.
+const NOT_FOUND: &str = "status 404";
+
+impl QueryError {
+    /// Every endpoint that is up said that there is no such thing.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Failed { detail, .. } if detail == NOT_FOUND)
+    }
+}
+
 /// Queries against the endpoints that are up now, own ones first.
 #[derive(Clone, Debug)]
 pub struct Queries {

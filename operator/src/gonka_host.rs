@@ -1,0 +1,188 @@
+//! GonkaHost controller: one participant account and its network node (DAPI).
+//!
+//! observe ([`observe`]: object, deployments, Services, DAPI, chain) → decide ([`decide`]: nodes by [`plan`], status) →
+//! apply ([`apply`]: DAPI first, then status and Events). DAPI is a cache of our desired state: POST, then PUT, never DELETE.
+//! A pass is made on every change of the host or its deployments, on every change of the window, and each resync interval.
+
+mod account;
+pub mod apply;
+pub mod decide;
+pub mod observe;
+pub mod observed;
+pub mod plan;
+pub mod readiness;
+pub mod slots;
+pub mod status;
+pub mod validate;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crds::{GonkaHost, ModelDeployment, SprintRun, labels};
+use futures::StreamExt as _;
+use kube::api::{Api, ResourceExt as _};
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{WatchStreamExt as _, watcher};
+
+pub use account::{Group, Member, group, settlement, summary};
+
+use crate::backoff;
+use crate::context::Context;
+use crate::wake;
+
+/// Field manager and metric label.
+const CONTROLLER: &str = "gonka-host";
+/// Hosts worked on at once.
+const CONCURRENCY: u16 = 4;
+
+/// Why a pass failed, or why the controller ended.
+#[derive(Debug, thiserror::Error, strum::IntoStaticStr)]
+pub enum Error {
+    /// The world could not be read.
+    #[error("what a GonkaHost needs could not be read")]
+    Observe(#[source] observe::Error),
+    /// Status could not be written.
+    #[error("the status of a GonkaHost could not be written")]
+    Apply(#[source] crate::apply::Error),
+    /// DAPI refused a write; status says which.
+    #[error("the network node refused a write: {0}")]
+    Refused(String),
+    /// Every stream the controller lives on ended.
+    #[error("the GonkaHost controller lost its streams")]
+    Ended,
+}
+
+impl Error {
+    /// Label of metrics.
+    pub fn category(&self) -> &'static str {
+        self.into()
+    }
+}
+
+struct State {
+    context: Context,
+    runs: Store<SprintRun>,
+    failures: Mutex<BTreeMap<String, u32>>,
+}
+
+/// Keeps every GonkaHost until cancelled.
+pub async fn run(context: Context) -> Result<(), Error> {
+    let client = context.client.clone();
+    let (runs, writer) = reflector::store();
+    let records = watcher(Api::<SprintRun>::all(client.clone()), watcher::Config::default())
+        .default_backoff()
+        .reflect(writer)
+        .filter_map(|event| async move { event.ok().map(|_| ()) });
+    let state = Arc::new(State {
+        context: context.clone(),
+        runs,
+        failures: Mutex::default(),
+    });
+    let hosts: Api<DeserializeGuard<GonkaHost>> = Api::all(client.clone());
+    let deployments: Api<DeserializeGuard<ModelDeployment>> = Api::all(client);
+    let config = Config::default()
+        .concurrency(CONCURRENCY)
+        .debounce(Duration::from_millis(300));
+    Controller::new(hosts, watcher::Config::default())
+        .with_config(config)
+        .watches(deployments, watcher::Config::default(), |deployment| {
+            let namespace = deployment.namespace().unwrap_or_default();
+            let host = deployment
+                .0
+                .as_ref()
+                .ok()
+                .map(|deployment| deployment.spec.host_ref.name.clone());
+            host.map(|host| ObjectRef::new(&host).within(&namespace))
+        })
+        .reconcile_all_on(records)
+        .reconcile_all_on(wake::on_windows(context.book.clone()))
+        .run(reconcile, on_error, state)
+        .for_each(|_| async {})
+        .await;
+    Err(Error::Ended)
+}
+
+async fn reconcile(object: Arc<DeserializeGuard<GonkaHost>>, state: Arc<State>) -> Result<Action, Error> {
+    let context = &state.context;
+    let host = match &object.0 {
+        Ok(host) => host,
+        Err(error) => {
+            tracing::warn!(
+                error = error as &dyn std::error::Error,
+                "a GonkaHost cannot be read; its CRD may be older"
+            );
+            return Ok(Action::await_change());
+        }
+    };
+    let timer = context
+        .metrics
+        .reconcile_duration
+        .with_label_values(&[CONTROLLER])
+        .start_timer();
+    let result = pass(&state, host).await;
+    timer.observe_duration();
+    let label = result.as_ref().map_or_else(Error::category, |_| "ok");
+    context
+        .metrics
+        .reconcile_total
+        .with_label_values(&[CONTROLLER, label])
+        .inc();
+    let millis = result?;
+    state
+        .failures
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .remove(&key(&object));
+    Ok(Action::requeue(Duration::from_millis(millis)))
+}
+
+/// One observe → decide → apply. Returns when to look again.
+async fn pass(state: &State, host: &GonkaHost) -> Result<u64, Error> {
+    let context = &state.context;
+    let runs = runs_of(&state.runs, host);
+    let (observed, dapi) = observe::observe(context, host, runs).await.map_err(Error::Observe)?;
+    let desired = decide::decide(&observed);
+    apply::apply(context, dapi.as_ref(), &observed, &desired).await?;
+    Ok(desired.requeue_millis)
+}
+
+/// Records of a host, from the cache.
+fn runs_of(runs: &Store<SprintRun>, host: &GonkaHost) -> Vec<SprintRun> {
+    runs.state()
+        .into_iter()
+        .filter(|run| {
+            run.metadata.namespace == host.metadata.namespace
+                && run.labels().get(labels::HOST) == host.metadata.name.as_ref()
+        })
+        .map(|run| SprintRun::clone(&run))
+        .collect()
+}
+
+fn key(host: &DeserializeGuard<GonkaHost>) -> String {
+    format!("{}/{}", host.namespace().unwrap_or_default(), host.name_any())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the signature kube's Controller calls")]
+fn on_error(host: Arc<DeserializeGuard<GonkaHost>>, error: &Error, state: Arc<State>) -> Action {
+    let name = key(&host);
+    let failures = {
+        let mut failures = state.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = failures.entry(name.clone()).or_default();
+        *count += 1;
+        *count
+    };
+    tracing::warn!(
+        error = error as &dyn std::error::Error,
+        category = error.category(),
+        host = name,
+        failures,
+        "GonkaHost pass failed"
+    );
+    Action::requeue(backoff::delay(failures, backoff::jitter(&name, failures)))
+}
+
+#[cfg(test)]
+mod tests;

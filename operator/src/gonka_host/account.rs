@@ -1,0 +1,148 @@
+//! Box 2: what the chain says about one account. Answers to values, pure; shapes are hostile.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::observed::{Settlement, Summary};
+use crate::chain::shapes::{ShapeError, boolean, decimal, integer, list, member, text};
+
+/// One member of an epoch's group.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Member {
+    /// Weight of its Sprint.
+    pub weight: i64,
+    /// What the worst confirmation left of it.
+    pub confirmation_weight: i64,
+}
+
+/// An epoch's group.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Group {
+    /// Epoch.
+    pub epoch: i64,
+    /// The account asked about; absent when it is not a member.
+    pub member: Option<Member>,
+    /// Members in all; 0 before weights are formed.
+    pub members: usize,
+    /// Sum of all weights.
+    pub total_weight: i64,
+    /// Weight per nonce by model, decimal, where the chain moves it per epoch.
+    pub scales: BTreeMap<String, String>,
+}
+
+/// Reads `current_epoch_group_data` or `epoch_group_data/{epoch}`.
+pub fn group(answer: &Value, address: &str) -> Result<Group, ShapeError> {
+    let data = member(answer, "epoch_group_data").ok_or_else(|| ShapeError::new("epoch_group_data", "nothing"))?;
+    let weights = list(data, "validation_weights")?;
+    let mut found = None;
+    for entry in weights {
+        if text(entry, "member_address")? == address {
+            found = Some(Member {
+                weight: integer(entry, "weight")?,
+                confirmation_weight: integer(entry, "confirmation_weight")?,
+            });
+        }
+    }
+    let mut scales = BTreeMap::new();
+    for scale in list(data, "confirmation_weight_scales")?.iter().take(64) {
+        if let Some(factor) = decimal(scale, "weight_scale_factor")? {
+            scales.insert(text(scale, "model_id")?, factor);
+        }
+    }
+    Ok(Group {
+        epoch: integer(data, "epoch_index")?,
+        member: found,
+        members: weights.len(),
+        total_weight: integer(data, "total_weight")?,
+        scales,
+    })
+}
+
+fn coins(object: &Value, key: &str) -> Result<u64, ShapeError> {
+    let amount = integer(object, key)?;
+    u64::try_from(amount).map_err(|_| ShapeError::new(key, &amount.to_string()))
+}
+
+/// Reads `settle_amount/{address}`; absent when nothing waits.
+pub fn settlement(answer: &Value) -> Result<Option<Settlement>, ShapeError> {
+    let Some(amount) = member(answer, "settle_amount").filter(|amount| amount.is_object()) else {
+        return Ok(None);
+    };
+    Ok(Some(Settlement {
+        epoch: integer(amount, "epoch_index")?,
+        amount: coins(amount, "reward_coins")?.saturating_add(coins(amount, "work_coins")?),
+    }))
+}
+
+/// Reads `epoch_performance_summary/{epoch}/{address}`; absent when there is none.
+pub fn summary(answer: &Value) -> Result<Option<Summary>, ShapeError> {
+    let Some(summary) = member(answer, "epoch_performance_summary").filter(|summary| summary.is_object()) else {
+        return Ok(None);
+    };
+    Ok(Some(Summary {
+        amount: coins(summary, "rewarded_coins")?.saturating_add(coins(summary, "earned_coins")?),
+        claimed: boolean(summary, "claimed")?,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorded(text: &str) -> Value {
+        let file: Value = serde_json::from_str(text).expect("a recording");
+        file["body"].clone()
+    }
+
+    const OURS: &str = "gonka1r4zmwd8gvw7kguhfzk82eua7myrfx5glqtg86r";
+
+    #[test]
+    fn the_recorded_group_gives_weight_and_scale() {
+        let answer = recorded(include_str!("../../tests/recorded/chain/current_epoch_group_data.json"));
+        let group = group(&answer, OURS).expect("known shape");
+        assert_eq!(group.epoch, 1);
+        assert_eq!(
+            group.member,
+            Some(Member {
+                weight: 20,
+                confirmation_weight: 20
+            })
+        );
+        assert_eq!(
+            group.scales.get("Qwen/Qwen2.5-7B-Instruct").map(String::as_str),
+            Some("0.3024")
+        );
+    }
+
+    #[test]
+    fn a_group_before_its_weights_has_no_members() {
+        let answer = recorded(include_str!(
+            "../../tests/recorded/chain/epoch_group_data-before-weights.json"
+        ));
+        let group = group(&answer, OURS).expect("known shape");
+        assert_eq!((group.epoch, group.members, group.member), (2, 0, None));
+    }
+
+    #[test]
+    fn the_recorded_settlement_and_summary_agree() {
+        let settled = recorded(include_str!("../../tests/recorded/chain/settle_amount.json"));
+        let claimed = recorded(include_str!(
+            "../../tests/recorded/chain/epoch_performance_summary.json"
+        ));
+        let amount = 285_000_000_000_000;
+        assert_eq!(settlement(&settled), Ok(Some(Settlement { epoch: 1, amount })));
+        assert_eq!(summary(&claimed), Ok(Some(Summary { amount, claimed: true })));
+    }
+
+    #[test]
+    fn empty_lists_in_place_of_an_object_are_nothing() {
+        assert_eq!(settlement(&serde_json::json!({"settle_amount": []})), Ok(None));
+        assert_eq!(summary(&serde_json::json!({"epochPerformanceSummary": []})), Ok(None));
+    }
+
+    #[test]
+    fn an_answer_without_a_group_is_an_error_and_not_a_weight_of_zero() {
+        assert!(group(&serde_json::json!({}), OURS).is_err());
+    }
+}
