@@ -4,7 +4,7 @@
 use crds::labels;
 use kube::Resource as _;
 
-use super::decide::{Desired, settle};
+use super::decide::{Desired, refusal, settle};
 use super::observed::{Observed, in_words};
 use super::plan::DapiWrite;
 use super::{CONTROLLER, Error};
@@ -28,17 +28,19 @@ pub async fn apply(
     if let Some(status) = settle(observed, desired, refused.as_deref()) {
         changes.push(Change::Status(Object::status_of(&observed.host, &status)));
     }
-    if refused.is_none() {
-        let regarding = observed.host.object_ref(&());
-        changes.extend(desired.notices.iter().map(|saying| {
-            Change::Event(Notice {
-                regarding: regarding.clone(),
-                warning: saying.warning,
-                reason: saying.reason.clone(),
-                note: saying.note.clone(),
-            })
-        }));
-    }
+    let sayings = match &refused {
+        None => desired.notices.clone(),
+        Some(failure) => refusal(observed, failure).into_iter().collect(),
+    };
+    let regarding = observed.host.object_ref(&());
+    changes.extend(sayings.into_iter().map(|saying| {
+        Change::Event(Notice {
+            regarding: regarding.clone(),
+            warning: saying.warning,
+            reason: saying.reason,
+            note: saying.note,
+        })
+    }));
     let manager = labels::field_manager(CONTROLLER);
     let applied = apply_changes(&context.client, &context.recorder(), &manager, &changes)
         .await

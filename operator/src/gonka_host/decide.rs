@@ -5,12 +5,12 @@ use crds::conditions::{ConditionStatus, ConditionType, Reason};
 use serde::{Deserialize, Serialize};
 
 use super::observed::Observed;
-use super::plan::{self, DapiWrite, Plan, holds_still};
+use super::plan::{self, DapiWrite, Plan};
 use super::status;
 use super::validate;
 
-/// Between passes while nodes are being added.
-const NEXT_ADDITION_MILLIS: u64 = 1000;
+/// Between passes while nodes are being added or put right.
+const NEXT_MILLIS: u64 = 1000;
 /// Between passes while DAPI does not answer: soon after its restart it is compared again.
 const UNREACHABLE_MILLIS: u64 = 5000;
 
@@ -78,21 +78,35 @@ pub fn decide(observed: &Observed) -> Desired {
         notices.extend(transition(observed, &status, kind, bad));
     }
     Desired {
-        requeue_millis: requeue(observed, &writes, resync),
+        requeue_millis: requeue(observed, plan.as_ref(), resync),
         writes,
         status,
         notices,
     }
 }
 
-fn requeue(observed: &Observed, writes: &[DapiWrite], resync: u64) -> u64 {
-    if observed.nodes.value.is_none() {
+fn requeue(observed: &Observed, plan: Option<&Plan>, resync: u64) -> u64 {
+    let Some(plan) = plan else {
         return UNREACHABLE_MILLIS.min(resync);
-    }
-    if writes.iter().any(|write| matches!(write, DapiWrite::Post(_))) && holds_still(observed).is_none() {
-        return NEXT_ADDITION_MILLIS.min(resync);
-    }
-    resync
+    };
+    // What was told before and is still to be written did not take: then there is no hurry.
+    let before = observed.host.status.iter().flat_map(|status| &status.conditions);
+    let told: Vec<&str> = before
+        .filter(|condition| condition.type_ == ConditionType::NetworkNodeSynced.to_string())
+        .map(|condition| condition.message.as_str())
+        .collect();
+    let news = |what: &String| !told.iter().any(|message| message.contains(what.as_str()));
+    if plan.additions.iter().chain(&plan.repairs).any(news) { NEXT_MILLIS.min(resync) } else { resync }
+}
+
+/// An Event when DAPI begins to refuse writes.
+pub fn refusal(observed: &Observed, failure: &str) -> Option<Saying> {
+    let failed = Reason::ApplyFailed.to_string();
+    let before = observed.host.status.iter().flat_map(|status| &status.conditions);
+    let known = before
+        .filter(|condition| condition.type_ == ConditionType::NetworkNodeSynced.to_string())
+        .any(|condition| condition.reason == failed);
+    (!known).then(|| Saying { warning: true, reason: failed, note: failure.to_owned() })
 }
 
 fn repairs(plan: &Plan) -> Vec<Saying> {

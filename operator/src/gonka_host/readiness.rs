@@ -271,12 +271,11 @@ pub fn expected_weight(observed: &Observed) -> Option<i64> {
     if minutes <= 0.0 {
         return None;
     }
-    let mut weight = 0.0;
+    let mut weight = None;
     for slot in slots::slots(observed) {
-        let rate = slot_status(observed, &slot)
-            .and_then(|seen| seen.nonces_per_minute)
-            .unwrap_or(0)
-            .max(0) as f64;
+        let Some(rate) = slot_status(observed, &slot).and_then(|seen| seen.nonces_per_minute) else {
+            continue;
+        };
         let factor = parameters
             .models
             .iter()
@@ -286,7 +285,7 @@ pub fn expected_weight(observed: &Observed) -> Option<i64> {
             .and_then(|factor| factor.parse::<f64>().ok())
             .filter(|factor| factor.is_finite() && *factor >= 0.0)
             .unwrap_or(1.0);
-        weight += rate * minutes * factor;
+        *weight.get_or_insert(0.0) += rate.max(0) as f64 * minutes * factor;
     }
-    Some(weight as i64)
+    weight.map(|weight| weight as i64)
 }

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::observed::Observed;
-use super::plan::Plan;
+use super::plan::{Plan, holds_still};
 use super::readiness;
 use super::slots;
 use super::validate::Problem;
@@ -45,7 +45,7 @@ pub fn status(observed: &Observed, plan: Option<&Plan>, stranger: Option<&str>) 
     };
     let mut conditions = Conditions::unknown(&GonkaHost::CONDITIONS);
     conditions.set_true(ConditionType::Accepted, "");
-    synced(observed, plan, &previous.conditions, &mut conditions);
+    synced(observed, plan, stranger, &mut conditions);
     registered(observed, plan, stranger, &mut conditions);
     money(observed, &status, &mut conditions);
     progress(observed, plan, stranger, &mut conditions);
@@ -144,71 +144,64 @@ pub fn bounded(items: &[String], limit: usize) -> String {
     text
 }
 
-fn synced(observed: &Observed, plan: Option<&Plan>, previous: &[Condition], conditions: &mut Conditions) {
+fn synced(observed: &Observed, plan: Option<&Plan>, stranger: Option<&str>, conditions: &mut Conditions) {
     let kind = ConditionType::NetworkNodeSynced;
+    if let Some(stranger) = stranger {
+        let text = format!("nothing is written: these slots belong to installation {stranger}");
+        conditions.set_false(kind, Reason::OwnedByAnotherInstall, text);
+        return;
+    }
     let Some(plan) = plan else {
-        let detail = if observed.nodes.failure.is_empty() {
-            "DAPI's nodes were not read yet"
-        } else {
-            &observed.nodes.failure
-        };
+        let failure = &observed.nodes.failure;
+        let detail = if failure.is_empty() { "DAPI's nodes were not read yet" } else { failure };
         conditions.set(kind, ConditionStatus::Unknown, Reason::Unreachable, detail);
         return;
     };
     if observed.host.spec.management_policy == ManagementPolicy::Observe {
         if plan.withheld.is_empty() {
-            conditions.set(
-                kind,
-                ConditionStatus::True,
-                Reason::Observing,
-                "nothing would be written",
-            );
+            conditions.set(kind, ConditionStatus::True, Reason::Observing, "nothing would be written");
         } else {
-            let text = format!(
-                "managementPolicy is Observe; Manage would write: {}",
-                bounded(&plan.withheld, MAX_MESSAGE)
-            );
+            let withheld = bounded(&plan.withheld, MAX_MESSAGE);
+            let text = format!("managementPolicy is Observe; Manage would write: {withheld}");
             conditions.set_false(kind, Reason::Observing, text);
         }
         return;
     }
     if !plan.another_install.is_empty() {
-        conditions.set_false(
-            kind,
-            Reason::OwnedByAnotherInstall,
-            bounded(&plan.another_install, MAX_MESSAGE),
-        );
+        conditions.set_false(kind, Reason::OwnedByAnotherInstall, bounded(&plan.another_install, MAX_MESSAGE));
     } else if !plan.repairs.is_empty() {
         let text = format!("put right: {}", bounded(&plan.repairs, MAX_MESSAGE));
         conditions.set(kind, ConditionStatus::True, Reason::DriftRepaired, text);
     } else if !plan.additions.is_empty() {
-        conditions.set_false(
-            kind,
-            Reason::InProgress,
-            format!("being added: {}", bounded(&plan.additions, MAX_MESSAGE)),
-        );
-    } else if plan.unregistered > 0 || !plan.waiting.is_empty() {
-        let mut texts = plan.waiting.clone();
-        texts.extend(plan.blocked.clone());
-        conditions.set_false(kind, Reason::WaitingForWindow, bounded(&texts, MAX_MESSAGE));
+        let text = format!("being added: {}", bounded(&plan.additions, MAX_MESSAGE));
+        conditions.set_false(kind, Reason::InProgress, text);
+    } else if !plan.waiting.is_empty() {
+        conditions.set_false(kind, waiting_reason(observed), bounded(&plan.waiting, MAX_MESSAGE));
+    } else if !plan.blocked.is_empty() {
+        conditions.set_false(kind, Reason::ForeignNode, bounded(&plan.blocked, MAX_MESSAGE));
     } else {
-        let repaired = Reason::DriftRepaired.to_string();
-        let before = previous
-            .iter()
-            .find(|one| one.type_ == kind.to_string() && one.status == "True" && one.reason == repaired);
-        match before {
-            // The last repair stays readable until something else happens.
-            Some(before) => {
-                conditions.set(
-                    kind,
-                    ConditionStatus::True,
-                    Reason::DriftRepaired,
-                    before.message.clone(),
-                );
-            }
-            None => conditions.set_true(kind, ""),
-        }
+        in_order(observed, conditions);
     }
+}
+
+/// The last repair stays readable until something else happens.
+fn in_order(observed: &Observed, conditions: &mut Conditions) {
+    let kind = ConditionType::NetworkNodeSynced;
+    let repaired = Reason::DriftRepaired.to_string();
+    let before = observed
+        .host
+        .status
+        .iter()
+        .flat_map(|status| &status.conditions)
+        .find(|one| one.type_ == kind.to_string() && one.status == "True" && one.reason == repaired);
+    match before {
+        Some(before) => conditions.set(kind, ConditionStatus::True, Reason::DriftRepaired, before.message.clone()),
+        None => conditions.set_true(kind, ""),
+    }
+}
+
+fn waiting_reason(observed: &Observed) -> Reason {
+    if holds_still(observed).is_some() { Reason::WaitingForWindow } else { Reason::InProgress }
 }
 
 fn registered(observed: &Observed, plan: Option<&Plan>, stranger: Option<&str>, conditions: &mut Conditions) {
@@ -241,7 +234,9 @@ fn registered(observed: &Observed, plan: Option<&Plan>, stranger: Option<&str>, 
         conditions.set_false(kind, Reason::ForeignNode, bounded(&plan.blocked, MAX_MESSAGE));
     } else if plan.unregistered > 0 {
         let text = format!("{} of {slots} slots registered", slots - plan.unregistered);
-        conditions.set_false(kind, Reason::InProgress, text);
+        let observing = observed.host.spec.management_policy == ManagementPolicy::Observe;
+        let reason = if observing { Reason::Observing } else { Reason::InProgress };
+        conditions.set_false(kind, reason, text);
     } else if !plan.holes.is_empty() {
         let text = format!(
             "no node has number {:?}; their share of the nonces stays unused until DAPI is restarted, outside exams",
@@ -311,7 +306,7 @@ fn progress(observed: &Observed, plan: Option<&Plan>, stranger: Option<&str>, co
     let another: Vec<String> = plan.map(|plan| plan.another_install.clone()).unwrap_or_default();
     if let Some(stranger) = stranger {
         let text = format!(
-            "this object was made by installation {stranger}, we are {}; clear status.installID once the other one is gone",
+            "this object was made by installation {stranger}, we are {}; clear status.installId once the other one is gone",
             observed.install_id
         );
         conditions.set(ConditionType::Stalled, True, Reason::OwnedByAnotherInstall, text);
@@ -328,11 +323,7 @@ fn progress(observed: &Observed, plan: Option<&Plan>, stranger: Option<&str>, co
     let under_way = plan.is_some_and(|plan| !plan.writes.is_empty() || !plan.waiting.is_empty());
     if under_way && stranger.is_none() {
         let texts = plan.map(|plan| plan.waiting.clone()).unwrap_or_default();
-        let reason = if texts.is_empty() {
-            Reason::InProgress
-        } else {
-            Reason::WaitingForWindow
-        };
+        let reason = if texts.is_empty() { Reason::InProgress } else { waiting_reason(observed) };
         conditions.set(ConditionType::Reconciling, True, reason, bounded(&texts, MAX_MESSAGE));
     } else {
         conditions.set_false(ConditionType::Reconciling, Reason::AsExpected, "");

@@ -135,7 +135,7 @@ fn older(account: &str, admin_url: &str) -> Other {
 fn all_faults_are_told_at_once() {
     let mut observed = observed(1);
     observed.schedule_exists = false;
-    observed.host.spec.account.address = "Gonka".to_owned();
+    observed.host.spec.account.cold_public_key = "04".to_owned();
     observed.host.spec.public_url = "x".to_owned();
     assert_eq!(validate::problems(&observed).len(), 3);
 }
