@@ -62,13 +62,21 @@ impl Readiness {
             missing.push("FleetSignal does not listen".to_owned());
         }
         let pruned = self.crds.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        missing.extend(pruned.iter().map(|what| format!("{what}; install the chart gonka-fleet-crds of this version")));
+        missing.extend(
+            pruned
+                .iter()
+                .map(|what| format!("{what}; install the chart gonka-fleet-crds of this version")),
+        );
         missing
     }
 }
 
 /// Serves `/healthz` and `/readyz` until told to stop.
-pub async fn serve_probes(address: SocketAddr, readiness: Arc<Readiness>, stop: CancellationToken) -> Result<(), Error> {
+pub async fn serve_probes(
+    address: SocketAddr,
+    readiness: Arc<Readiness>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
     let router = axum::Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
@@ -77,14 +85,23 @@ pub async fn serve_probes(address: SocketAddr, readiness: Arc<Readiness>, stop: 
 }
 
 /// Serves `/metrics` and `/fleet/v1/sprint` until told to stop.
-pub async fn serve_metrics(address: SocketAddr, registry: Registry, view: Arc<SprintView>, stop: CancellationToken) -> Result<(), Error> {
+pub async fn serve_metrics(
+    address: SocketAddr,
+    registry: Registry,
+    view: Arc<SprintView>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
     let metrics = axum::Router::new().route("/metrics", get(render)).with_state(registry);
-    let sprint = axum::Router::new().route("/fleet/v1/sprint", get(sprint)).with_state(view);
+    let sprint = axum::Router::new()
+        .route("/fleet/v1/sprint", get(sprint))
+        .with_state(view);
     serve(address, metrics.merge(sprint), stop).await
 }
 
 async fn serve(address: SocketAddr, router: axum::Router, stop: CancellationToken) -> Result<(), Error> {
-    let listener = TcpListener::bind(address).await.map_err(|source| Error::Bind { address, source })?;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| Error::Bind { address, source })?;
     axum::serve(listener, router)
         .with_graceful_shutdown(stop.cancelled_owned())
         .await

@@ -41,7 +41,9 @@ impl Error {
 /// Keeps GpuNodes and the agent until cancelled. One pass covers the fleet: it is a set comparison, linear in nodes.
 pub async fn run(context: Context) {
     let nodes: Api<Node> = Api::all(context.client.clone());
-    let mut changes = watcher::metadata_watcher(nodes, watcher::Config::default()).default_backoff().boxed();
+    let mut changes = watcher::metadata_watcher(nodes, watcher::Config::default())
+        .default_backoff()
+        .boxed();
     let mut failures = 0;
     loop {
         let pause = match pass(&context).await {
@@ -51,7 +53,11 @@ pub async fn run(context: Context) {
             }
             Err(error) => {
                 failures += 1;
-                tracing::warn!(error = &error as &dyn std::error::Error, category = error.category(), "GpuNode pass failed");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    category = error.category(),
+                    "GpuNode pass failed"
+                );
                 crate::backoff::delay(failures, crate::backoff::jitter(CONTROLLER, failures))
             }
         };
@@ -66,19 +72,31 @@ where
 {
     if tokio::time::timeout(pause, changes.next()).await.is_ok() {
         let settle = Duration::from_millis(500);
-        while tokio::time::timeout(settle, changes.next()).await.is_ok_and(|event| event.is_some()) {}
+        while tokio::time::timeout(settle, changes.next())
+            .await
+            .is_ok_and(|event| event.is_some())
+        {}
     }
 }
 
 /// One observe → decide → apply.
 pub async fn pass(context: &Context) -> Result<apply::Applied, Error> {
-    let timer = context.metrics.reconcile_duration.with_label_values(&[CONTROLLER]).start_timer();
+    let timer = context
+        .metrics
+        .reconcile_duration
+        .with_label_values(&[CONTROLLER])
+        .start_timer();
     let result = async {
         let observed = observe::observe(context).await.map_err(Error::Observe)?;
         let desired = decide::decide(&observed);
-        apply::apply(&context.client, &context.recorder(), &crds::labels::field_manager(CONTROLLER), &desired)
-            .await
-            .map_err(Error::Apply)
+        apply::apply(
+            &context.client,
+            &context.recorder(),
+            &crds::labels::field_manager(CONTROLLER),
+            &desired,
+        )
+        .await
+        .map_err(Error::Apply)
     }
     .await;
     timer.observe_duration();
@@ -90,6 +108,9 @@ fn count(metrics: &Arc<Metrics>, result: &Result<apply::Applied, Error>) {
     let label = result.as_ref().map_or_else(Error::category, |_| "ok");
     metrics.reconcile_total.with_label_values(&[CONTROLLER, label]).inc();
     if let Ok(applied) = result {
-        metrics.writes_total.with_label_values(&[CONTROLLER]).inc_by(applied.writes as u64);
+        metrics
+            .writes_total
+            .with_label_values(&[CONTROLLER])
+            .inc_by(applied.writes as u64);
     }
 }

@@ -39,7 +39,11 @@ pub struct Election {
 
 impl std::fmt::Debug for Election {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Election").field("name", &self.name).field("identity", &self.identity).finish_non_exhaustive()
+        formatter
+            .debug_struct("Election")
+            .field("name", &self.name)
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
     }
 }
 
@@ -86,12 +90,16 @@ impl Election {
                 Err(_elapsed) => break,
             }
         }
-        Error::Lost { lease: self.name.clone() }
+        Error::Lost {
+            lease: self.name.clone(),
+        }
     }
 
     /// Gives the lease back, so that another replica need not wait for it to run out.
     pub async fn release(&self) {
-        let Ok(Some(mut lease)) = self.leases.get_opt(&self.name).await else { return };
+        let Ok(Some(mut lease)) = self.leases.get_opt(&self.name).await else {
+            return;
+        };
         if let Some(spec) = &mut lease.spec
             && spec.holder_identity.as_deref() == Some(&self.identity)
         {
@@ -104,12 +112,20 @@ impl Election {
         let observed = self.leases.get_opt(&self.name).await?;
         let now = Timestamp::now();
         let spec = observed.as_ref().and_then(|lease| lease.spec.as_ref());
-        let Step::Write(spec) = decide(spec, &self.identity, self.duration, now) else { return Ok(false) };
+        let Step::Write(spec) = decide(spec, &self.identity, self.duration, now) else {
+            return Ok(false);
+        };
         let metadata = observed.as_ref().map_or_else(
-            || ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
+            || ObjectMeta {
+                name: Some(self.name.clone()),
+                ..ObjectMeta::default()
+            },
             |lease| lease.metadata.clone(),
         );
-        let lease = Lease { metadata, spec: Some(*spec) };
+        let lease = Lease {
+            metadata,
+            spec: Some(*spec),
+        };
         let written = if observed.is_some() {
             // The resourceVersion observed makes this fail when somebody else was quicker.
             self.leases.replace(&self.name, &PostParams::default(), &lease).await
@@ -125,11 +141,15 @@ impl Election {
 }
 
 fn decide(observed: Option<&LeaseSpec>, identity: &str, duration: Duration, now: Timestamp) -> Step {
-    let holder = observed.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
+    let holder = observed
+        .and_then(|spec| spec.holder_identity.as_deref())
+        .unwrap_or_default();
     let ours = holder == identity;
     let expired = observed.is_none_or(|spec| {
         let seconds = i64::from(spec.lease_duration_seconds.unwrap_or_default());
-        spec.renew_time.as_ref().is_none_or(|renewed| now.as_second() - renewed.0.as_second() > seconds)
+        spec.renew_time
+            .as_ref()
+            .is_none_or(|renewed| now.as_second() - renewed.0.as_second() > seconds)
     });
     if !ours && !holder.is_empty() && !expired {
         return Step::Wait;
@@ -173,7 +193,10 @@ mod tests {
 
     #[test]
     fn waits_while_another_replica_renews() {
-        assert_eq!(decide(Some(&lease("b", 100)), "a", Duration::from_secs(15), at(110)), Step::Wait);
+        assert_eq!(
+            decide(Some(&lease("b", 100)), "a", Duration::from_secs(15), at(110)),
+            Step::Wait
+        );
     }
 
     #[test]
@@ -194,6 +217,9 @@ mod tests {
 
     #[test]
     fn makes_a_lease_where_there_is_none() {
-        assert_eq!(written(decide(None, "a", Duration::from_secs(15), at(5))).lease_transitions, Some(1));
+        assert_eq!(
+            written(decide(None, "a", Duration::from_secs(15), at(5))).lease_transitions,
+            Some(1)
+        );
     }
 }

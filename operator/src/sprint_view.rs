@@ -26,7 +26,13 @@ pub struct SprintView {
 impl SprintView {
     /// A view of `book` and `live`.
     pub fn new(replica: String, book: Arc<Book>, live: Arc<Board>) -> Self {
-        Self { replica, book, live, leading: AtomicBool::new(false), deployments: RwLock::default() }
+        Self {
+            replica,
+            book,
+            live,
+            leading: AtomicBool::new(false),
+            deployments: RwLock::default(),
+        }
     }
 
     /// This replica leads from now on.
@@ -40,7 +46,13 @@ impl SprintView {
             .into_iter()
             .map(|deployment| {
                 let metadata = &deployment.metadata;
-                ((metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default()), deployment)
+                (
+                    (
+                        metadata.namespace.clone().unwrap_or_default(),
+                        metadata.name.clone().unwrap_or_default(),
+                    ),
+                    deployment,
+                )
             })
             .collect();
         *self.deployments.write().unwrap_or_else(PoisonError::into_inner) = keyed;
@@ -49,16 +61,32 @@ impl SprintView {
     /// The view as it stands now.
     pub fn render(&self) -> View {
         let now_ms = now_ms();
-        let schedules = self.book.schedules().iter().map(|name| schedule(&self.book.facts(name), now_ms)).collect();
+        let schedules = self
+            .book
+            .schedules()
+            .iter()
+            .map(|name| schedule(&self.book.facts(name), now_ms))
+            .collect();
         let deployments = self.deployments.read().unwrap_or_else(PoisonError::into_inner);
-        let slots = deployments.iter().flat_map(|(key, deployment)| slots(key, deployment, &self.live)).collect();
-        View { replica: self.replica.clone(), leader: self.leading.load(Ordering::Relaxed), time_ms: now_ms, schedules, slots }
+        let slots = deployments
+            .iter()
+            .flat_map(|(key, deployment)| slots(key, deployment, &self.live))
+            .collect();
+        View {
+            replica: self.replica.clone(),
+            leader: self.leading.load(Ordering::Relaxed),
+            time_ms: now_ms,
+            schedules,
+            slots,
+        }
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a view is stamped where it is made")]
 fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -68,7 +96,11 @@ fn schedule(facts: &Facts, now_ms: i64) -> ScheduleView {
         name: facts.schedule.clone(),
         chain_id: facts.chain_id.clone(),
         height: facts.height,
-        age_ms: if facts.observed_ms == 0 { 0 } else { now_ms - facts.observed_ms },
+        age_ms: if facts.observed_ms == 0 {
+            0
+        } else {
+            now_ms - facts.observed_ms
+        },
         agreeing: facts.agreeing,
         endpoints: facts.endpoints.len(),
         epoch: facts.epoch,
@@ -76,7 +108,9 @@ fn schedule(facts: &Facts, now_ms: i64) -> ScheduleView {
         window: facts.window,
         next_poc_start_height: next,
         millis_to_sprint: next.and_then(|height| facts.millis_until(height, now_ms)),
-        error_ms: next.and_then(|height| facts.predict(height)).map(|prediction| prediction.error_ms),
+        error_ms: next
+            .and_then(|height| facts.predict(height))
+            .map(|prediction| prediction.error_ms),
         exam: facts.exam.as_ref().map(|exam| ExamView {
             kind: exam.kind,
             generation_start_height: exam.generation_start_height,
@@ -87,7 +121,9 @@ fn schedule(facts: &Facts, now_ms: i64) -> ScheduleView {
 }
 
 fn slots(key: &(String, String), deployment: &ModelDeployment, live: &Board) -> Vec<SlotView> {
-    let Some(status) = &deployment.status else { return Vec::new() };
+    let Some(status) = &deployment.status else {
+        return Vec::new();
+    };
     let base = || SlotView {
         namespace: key.0.clone(),
         host: deployment.spec.host_ref.name.clone(),

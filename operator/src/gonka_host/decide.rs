@@ -96,7 +96,11 @@ fn requeue(observed: &Observed, plan: Option<&Plan>, resync: u64) -> u64 {
         .map(|condition| condition.message.as_str())
         .collect();
     let news = |what: &String| !told.iter().any(|message| message.contains(what.as_str()));
-    if plan.additions.iter().chain(&plan.repairs).any(news) { NEXT_MILLIS.min(resync) } else { resync }
+    if plan.additions.iter().chain(&plan.repairs).any(news) {
+        NEXT_MILLIS.min(resync)
+    } else {
+        resync
+    }
 }
 
 /// An Event when DAPI begins to refuse writes.
@@ -106,7 +110,11 @@ pub fn refusal(observed: &Observed, failure: &str) -> Option<Saying> {
     let known = before
         .filter(|condition| condition.type_ == ConditionType::NetworkNodeSynced.to_string())
         .any(|condition| condition.reason == failed);
-    (!known).then(|| Saying { warning: true, reason: failed, note: failure.to_owned() })
+    (!known).then(|| Saying {
+        warning: true,
+        reason: failed,
+        note: failure.to_owned(),
+    })
 }
 
 fn repairs(plan: &Plan) -> Vec<Saying> {

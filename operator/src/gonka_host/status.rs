@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crds::conditions::{ConditionStatus, ConditionType, Reason};
 use crds::gonka_host::{Claim, ClaimState, ExamSummary, ManagementPolicy};
 use crds::{GonkaHost, GonkaHostStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use super::observed::Observed;
@@ -153,13 +153,22 @@ fn synced(observed: &Observed, plan: Option<&Plan>, stranger: Option<&str>, cond
     }
     let Some(plan) = plan else {
         let failure = &observed.nodes.failure;
-        let detail = if failure.is_empty() { "DAPI's nodes were not read yet" } else { failure };
+        let detail = if failure.is_empty() {
+            "DAPI's nodes were not read yet"
+        } else {
+            failure
+        };
         conditions.set(kind, ConditionStatus::Unknown, Reason::Unreachable, detail);
         return;
     };
     if observed.host.spec.management_policy == ManagementPolicy::Observe {
         if plan.withheld.is_empty() {
-            conditions.set(kind, ConditionStatus::True, Reason::Observing, "nothing would be written");
+            conditions.set(
+                kind,
+                ConditionStatus::True,
+                Reason::Observing,
+                "nothing would be written",
+            );
         } else {
             let withheld = bounded(&plan.withheld, MAX_MESSAGE);
             let text = format!("managementPolicy is Observe; Manage would write: {withheld}");
@@ -168,7 +177,11 @@ fn synced(observed: &Observed, plan: Option<&Plan>, stranger: Option<&str>, cond
         return;
     }
     if !plan.another_install.is_empty() {
-        conditions.set_false(kind, Reason::OwnedByAnotherInstall, bounded(&plan.another_install, MAX_MESSAGE));
+        conditions.set_false(
+            kind,
+            Reason::OwnedByAnotherInstall,
+            bounded(&plan.another_install, MAX_MESSAGE),
+        );
     } else if !plan.repairs.is_empty() {
         let text = format!("put right: {}", bounded(&plan.repairs, MAX_MESSAGE));
         conditions.set(kind, ConditionStatus::True, Reason::DriftRepaired, text);
@@ -195,13 +208,22 @@ fn in_order(observed: &Observed, conditions: &mut Conditions) {
         .flat_map(|status| &status.conditions)
         .find(|one| one.type_ == kind.to_string() && one.status == "True" && one.reason == repaired);
     match before {
-        Some(before) => conditions.set(kind, ConditionStatus::True, Reason::DriftRepaired, before.message.clone()),
+        Some(before) => conditions.set(
+            kind,
+            ConditionStatus::True,
+            Reason::DriftRepaired,
+            before.message.clone(),
+        ),
         None => conditions.set_true(kind, ""),
     }
 }
 
 fn waiting_reason(observed: &Observed) -> Reason {
-    if holds_still(observed).is_some() { Reason::WaitingForWindow } else { Reason::InProgress }
+    if holds_still(observed).is_some() {
+        Reason::WaitingForWindow
+    } else {
+        Reason::InProgress
+    }
 }
 
 fn registered(observed: &Observed, plan: Option<&Plan>, stranger: Option<&str>, conditions: &mut Conditions) {
@@ -235,7 +257,11 @@ fn registered(observed: &Observed, plan: Option<&Plan>, stranger: Option<&str>, 
     } else if plan.unregistered > 0 {
         let text = format!("{} of {slots} slots registered", slots - plan.unregistered);
         let observing = observed.host.spec.management_policy == ManagementPolicy::Observe;
-        let reason = if observing { Reason::Observing } else { Reason::InProgress };
+        let reason = if observing {
+            Reason::Observing
+        } else {
+            Reason::InProgress
+        };
         conditions.set_false(kind, reason, text);
     } else if !plan.holes.is_empty() {
         let text = format!(
@@ -323,7 +349,11 @@ fn progress(observed: &Observed, plan: Option<&Plan>, stranger: Option<&str>, co
     let under_way = plan.is_some_and(|plan| !plan.writes.is_empty() || !plan.waiting.is_empty());
     if under_way && stranger.is_none() {
         let texts = plan.map(|plan| plan.waiting.clone()).unwrap_or_default();
-        let reason = if texts.is_empty() { Reason::InProgress } else { waiting_reason(observed) };
+        let reason = if texts.is_empty() {
+            Reason::InProgress
+        } else {
+            waiting_reason(observed)
+        };
         conditions.set(ConditionType::Reconciling, True, reason, bounded(&texts, MAX_MESSAGE));
     } else {
         conditions.set_false(ConditionType::Reconciling, Reason::AsExpected, "");

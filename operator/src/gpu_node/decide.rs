@@ -11,7 +11,10 @@ use crate::unchanged::covers;
 
 /// Writes that are due: a GpuNode for each machine that has none, and the agent where it differs from its template.
 pub fn decide(observed: &Observed) -> Vec<Change> {
-    let missing = observed.gpu_nodes.difference(&observed.known).map(|name| Change::Apply(gpu_node(name)));
+    let missing = observed
+        .gpu_nodes
+        .difference(&observed.known)
+        .map(|name| Change::Apply(gpu_node(name)));
     missing.chain(agent(observed)).collect()
 }
 
@@ -36,7 +39,11 @@ fn agent(observed: &Observed) -> Option<Change> {
     if let Some(status) = desired.value.as_object_mut() {
         status.remove("status");
     }
-    let present = observed.agent.as_ref().and_then(|agent| serde_json::to_value(agent).ok()).unwrap_or(Value::Null);
+    let present = observed
+        .agent
+        .as_ref()
+        .and_then(|agent| serde_json::to_value(agent).ok())
+        .unwrap_or(Value::Null);
     (!covers(&present, &without_type(&desired.value))).then_some(Change::Apply(desired))
 }
 
@@ -69,20 +76,36 @@ mod tests {
 
     #[test]
     fn makes_an_object_for_each_new_machine_and_never_deletes() {
-        let observed = Observed { gpu_nodes: named(&["n1", "n2"]), known: named(&["n2", "gone"]), ..Observed::default() };
+        let observed = Observed {
+            gpu_nodes: named(&["n1", "n2"]),
+            known: named(&["n2", "gone"]),
+            ..Observed::default()
+        };
         let changes = decide(&observed);
         assert_eq!(changes.len(), 1);
-        assert!(matches!(&changes[0], Change::Apply(object) if object.name == "n1" && object.value["spec"] == json!({})));
+        assert!(
+            matches!(&changes[0], Change::Apply(object) if object.name == "n1" && object.value["spec"] == json!({}))
+        );
     }
 
     #[test]
     fn an_empty_list_of_machines_changes_nothing() {
-        assert!(decide(&Observed { known: named(&["n1"]), ..Observed::default() }).is_empty());
+        assert!(
+            decide(&Observed {
+                known: named(&["n1"]),
+                ..Observed::default()
+            })
+            .is_empty()
+        );
     }
 
     #[test]
     fn writes_the_agent_only_where_it_differs() {
-        let observed = |present| Observed { agent_template: Some(daemon_set("a:1")), agent: present, ..Observed::default() };
+        let observed = |present| Observed {
+            agent_template: Some(daemon_set("a:1")),
+            agent: present,
+            ..Observed::default()
+        };
         assert_eq!(decide(&observed(None)).len(), 1);
         assert_eq!(decide(&observed(Some(daemon_set("a:0")))).len(), 1);
         assert!(decide(&observed(Some(daemon_set("a:1")))).is_empty());

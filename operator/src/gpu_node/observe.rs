@@ -60,15 +60,29 @@ pub enum Error {
 /// Reads the world once.
 pub async fn observe(context: &Context) -> Result<Observed, Error> {
     let client = &context.client;
-    let failed = |what| move |source| Error::Api { what, source: Box::new(source) };
+    let failed = |what| {
+        move |source| Error::Api {
+            what,
+            source: Box::new(source),
+        }
+    };
     let with_gpus = ListParams::default().labels(&context.settings.gpu_node_selector);
-    let nodes = Api::<Node>::all(client.clone()).list_metadata(&with_gpus).await.map_err(failed("nodes"))?;
-    let known = Api::<GpuNode>::all(client.clone()).list_metadata(&ListParams::default()).await.map_err(failed("gpunodes"))?;
+    let nodes = Api::<Node>::all(client.clone())
+        .list_metadata(&with_gpus)
+        .await
+        .map_err(failed("nodes"))?;
+    let known = Api::<GpuNode>::all(client.clone())
+        .list_metadata(&ListParams::default())
+        .await
+        .map_err(failed("gpunodes"))?;
     let agent_template = match &context.settings.agent_template_file {
         Some(path) => Some(template(path.clone()).await?),
         None => None,
     };
-    let agent = match agent_template.as_ref().and_then(|template| template.metadata.name.as_deref()) {
+    let agent = match agent_template
+        .as_ref()
+        .and_then(|template| template.metadata.name.as_deref())
+    {
         Some(name) => Api::<DaemonSet>::namespaced(client.clone(), &context.settings.namespace)
             .get_opt(name)
             .await
@@ -76,7 +90,10 @@ pub async fn observe(context: &Context) -> Result<Observed, Error> {
         None => None,
     };
     let names = |list: kube::core::ObjectList<_>| -> BTreeSet<String> {
-        list.items.into_iter().filter_map(|item: kube::core::PartialObjectMeta<Node>| item.metadata.name).collect()
+        list.items
+            .into_iter()
+            .filter_map(|item: kube::core::PartialObjectMeta<Node>| item.metadata.name)
+            .collect()
     };
     Ok(Observed {
         gpu_nodes: names(nodes),
