@@ -1,1 +1,51 @@
-//! Not written yet.
+//! A Gonka network in one process, for tests and demos: everything that a host's software talks to, shaped like
+//! version 0.2.14 as recorded.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`scenario`], [`parameters`], [`stages`] | what is given: the file, the chain's parameters, the heights that follow |
+//! | [`network`], [`exam`], [`faults`] | the state: plain values |
+//! | [`mod@step`], [`chain`], [`confirmation`], [`preserved`], [`tally`], [`verbs`] | the decisions: state and event to state and effects |
+//! | [`votes`], [`early`], [`settlement`], [`sample`] | the rules they apply, as functions of numbers |
+//! | [`rivals`], [`dapi`] | simulated hosts, and the DAPI of the one that is not |
+//! | [`views`] | the state as JSON, in the recorded shapes |
+//! | [`driver`], [`http`], [`compute`] | real time: sockets, timers, proof of compute |
+//! | [`ledger`] | what a run leaves behind |
+//!
+//! A driver in virtual time replaces the last but one row and nothing else.
+
+#![forbid(unsafe_code)]
+
+pub mod args;
+pub mod chain;
+pub mod compute;
+pub mod confirmation;
+pub mod dapi;
+pub mod decimal;
+pub mod driver;
+pub mod early;
+pub mod event;
+pub mod exam;
+pub mod faults;
+pub mod http;
+pub mod identity;
+pub mod ledger;
+pub mod network;
+pub mod parameters;
+pub mod preserved;
+pub mod rivals;
+pub mod sample;
+pub mod scenario;
+pub mod settlement;
+pub mod stages;
+pub mod step;
+pub mod tally;
+pub mod time;
+pub mod verbs;
+pub mod views;
+pub mod votes;
+
+#[cfg(test)]
+mod shapes;
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,268 @@
+//! What happens on the chain with each block: exams open and close, commitments and votes get in, epochs are settled.
+
+use crate::{
+    confirmation, dapi,
+    event::{Command, Effect, Timer},
+    exam::{
+        Entry, Exam, ExamNode,
+        window::{Kind, Window},
+    },
+    identity,
+    network::{Block, Conduct, Network},
+    preserved, rivals, tally,
+};
+
+/// The chain's clock is due: one block more, unless the chain stands.
+pub fn on_block(net: &mut Network) -> Vec<Effect> {
+    let height = net.height() + 1;
+    if net.faults.chain_halts_at.is_some_and(|last| height > last) {
+        return Vec::new();
+    }
+    let hash = hash_of(net, height);
+    net.blocks.push(Block {
+        height,
+        unix_ms: net.now_ms,
+        hash,
+    });
+    let mut effects = due_steps(net);
+    let lengths = *net.lengths();
+    include_transactions(net);
+    confirmation::on_block(net);
+    let epoch = net.latest_epoch();
+    let stages = lengths.stages(epoch);
+    if epoch > 0 && height == stages.poc_start {
+        dapi::claims::make_seeds(net, epoch);
+        preserved::pick(net, height);
+        effects.extend(open(net, epoch, Window::sprint(&lengths, &stages)));
+    }
+    let starting = net
+        .confirmation()
+        .filter(|event| event.window.start == height)
+        .map(|event| event.window);
+    if let Some(window) = starting {
+        effects.extend(open(net, epoch, window));
+    }
+    effects.extend(advance(net));
+    if dapi::claims::on_block(net) {
+        effects.push(Effect::Save);
+    }
+    effects.extend(dapi::broker::on_block(net));
+    effects.extend(finish(net));
+    effects
+}
+
+/// Hash of a block: forced by the scenario, or derived from chain, seed and height.
+fn hash_of(net: &Network, height: i64) -> String {
+    let network = &net.scenario.network;
+    match network.force_block_hash.get(&height) {
+        Some(forced) => forced.clone(),
+        None => identity::upper_hash(&["block", &network.chain_id, &net.seed(), &height.to_string()]),
+    }
+}
+
+fn due_steps(net: &Network) -> Vec<Effect> {
+    let block_millis = net.scenario.network.block_millis;
+    let due = |step: &crate::scenario::Step| {
+        let ms = step.at.due(net.height(), net.lengths(), block_millis)?;
+        let command = Command {
+            verb: step.verb,
+            arguments: step.arguments.clone(),
+        };
+        Some(Effect::After {
+            ms,
+            timer: Timer::Command(Box::new(command)),
+        })
+    };
+    net.scenario.steps.iter().filter_map(due).collect()
+}
+
+/// Commitments and votes on their way get into this block, in their windows.
+fn include_transactions(net: &mut Network) {
+    let height = net.height();
+    let Some(exam) = &mut net.exam else {
+        return;
+    };
+    let takes_commits = exam.window.takes_commits(height);
+    let powers = exam.powers.clone();
+    for entry in &mut exam.entries {
+        for (model, book) in &mut entry.books {
+            if takes_commits {
+                book.include(model, height);
+            } else {
+                book.drop_pending();
+            }
+        }
+        for (validator, value) in std::mem::take(&mut entry.votes_pending) {
+            let address = net.hosts[validator].address.clone();
+            if entry.votes.iter().all(|vote| vote.validator != address) {
+                let power = powers.get(validator).copied().unwrap_or_default();
+                entry.votes.push(crate::ledger::Vote {
+                    validator: address,
+                    value,
+                    power,
+                });
+            }
+        }
+    }
+    if height == exam.window.last_commit {
+        exam.exchange_ended_ms = net.now_ms;
+    }
+}
+
+/// Starts an exam at the block just made.
+fn open(net: &mut Network, epoch: u64, window: Window) -> Vec<Effect> {
+    let seed = match window.kind {
+        Kind::Sprint => net.block(window.start).map(|block| block.hash.clone()),
+        Kind::Confirmation => net.block(window.start - 1).map(|block| block.hash.to_lowercase()),
+    };
+    net.exams_started += 1;
+    let exam = Exam {
+        id: net.exams_started,
+        epoch,
+        window,
+        seed: seed.unwrap_or_default(),
+        started_ms: net.now_ms,
+        exchange_ended_ms: 0,
+        stronger_rng: net.scenario.parameters.poc_stronger_rng_enabled,
+        entries: (0..net.hosts.len()).map(|index| entry(net, index)).collect(),
+        powers: Vec::new(),
+        snapshot_hash: String::new(),
+    };
+    tracing::info!(
+        exam = exam.id,
+        kind = exam.window.kind.as_ref(),
+        epoch,
+        height = window.start,
+        "exam starts"
+    );
+    let id = exam.id;
+    net.exam = Some(exam);
+    let commit_ms = net.dapi.timing.commit_interval_ms;
+    let mut effects = vec![Effect::After {
+        ms: commit_ms,
+        timer: Timer::Commit { exam: id },
+    }];
+    effects.extend(rivals::begin(net, id));
+    effects
+}
+
+/// A host's nodes as they stand when the exam opens.
+fn entry(net: &Network, index: usize) -> Entry {
+    let preserved = net.preserved.nodes.get(&index).cloned().unwrap_or_default();
+    let seat = net
+        .epoch(net.effective_epoch())
+        .and_then(|epoch| epoch.seats.get(&index));
+    let carried = |node_id: &str| {
+        let counted = seat.and_then(|seat| seat.nodes.iter().find(|node| node.node_id == node_id));
+        counted
+            .filter(|_| preserved.iter().any(|id| id == node_id))
+            .map_or(0, |node| node.poc_weight)
+    };
+    let nodes = match net.hosts[index].conduct {
+        Conduct::Simulated(conduct) => rivals::exam_nodes(net, index, conduct),
+        Conduct::External => {
+            let registered = net.dapi.nodes.iter().filter_map(|node| {
+                Some(ExamNode {
+                    node_id: node.spec.id.clone(),
+                    node_num: node.node_num,
+                    node_count: net.dapi.node_count(),
+                    model: node.model()?.clone(),
+                    requests: Vec::new(),
+                    first_callback_ms: None,
+                    carried: 0,
+                })
+            });
+            registered.collect()
+        }
+    };
+    let nodes = nodes
+        .into_iter()
+        .map(|node| ExamNode {
+            carried: carried(&node.node_id),
+            ..node
+        })
+        .collect();
+    Entry {
+        preserved,
+        nodes,
+        ..Entry::default()
+    }
+}
+
+/// Photo, snapshot, votes and tally of the running exam.
+fn advance(net: &mut Network) -> Vec<Effect> {
+    let height = net.height();
+    let mut effects = Vec::new();
+    let Some(window) = net.exam.as_ref().map(|exam| exam.window) else {
+        return effects;
+    };
+    let powers = net.voting_powers();
+    let app_hash = identity::digest(&["app", &net.seed(), &height.to_string()]);
+    if let Some(exam) = &mut net.exam {
+        if height == window.photo {
+            for entry in &mut exam.entries {
+                entry.early = Some(entry.committed());
+            }
+        }
+        if height == window.validation_start {
+            exam.powers = powers;
+            exam.snapshot_hash = hex::encode(app_hash);
+        }
+    }
+    if height == window.validation_start {
+        effects.extend(rivals::judge(net));
+    }
+    if window.validates(height) {
+        rivals::vote(net);
+    }
+    if height == window.validation_end {
+        tally::close(net);
+        effects.push(Effect::Save);
+    }
+    effects
+}
+
+/// The scenario is over when its last epoch rules, its exams and claims are done and no step is left.
+fn finish(net: &mut Network) -> Vec<Effect> {
+    let last = net.scenario.network.epochs;
+    let height = net.height();
+    let stages = net.lengths().stages(last);
+    let claim_time = stages.claim_money + dapi::claims::longest_wait(net.lengths().epoch_length) + 2;
+    let block_millis = net.scenario.network.block_millis;
+    let is_due = |at| {
+        net.scenario
+            .steps
+            .iter()
+            .any(|step| step.at.due(at, net.lengths(), block_millis).is_some())
+    };
+    let steps_left = (height..stages.next_poc_start).any(is_due);
+    let exams_left = net.exam.is_some() || net.confirmation().is_some() || net.confirmation_requested;
+    let claimed = claims_done(net, last) || height > claim_time;
+    let done = height > stages.claim_money && !steps_left && !exams_left && claimed && !awaits_chance(net, last);
+    if net.finished || !(done || height >= stages.next_poc_start - 1) {
+        return Vec::new();
+    }
+    net.finished = true;
+    tracing::info!(height, "scenario is over");
+    vec![Effect::Save, Effect::Finish]
+}
+
+/// Whether the chain may still announce a confirmation that the scenario expects.
+fn awaits_chance(net: &Network, epoch: u64) -> bool {
+    let expected = net.scenario.parameters.expected_confirmations_per_epoch;
+    let had = net.epoch(epoch).map_or(0, |epoch| epoch.confirmations.len() as u64);
+    had < expected && net.height() <= net.lengths().confirmation_triggers(epoch).1
+}
+
+fn claims_done(net: &Network, ruling: u64) -> bool {
+    let settlement = ruling
+        .checked_sub(1)
+        .and_then(|epoch| net.epoch(epoch))
+        .and_then(|epoch| epoch.settlement.as_ref());
+    settlement.is_none_or(|settlement| {
+        settlement
+            .rewards
+            .values()
+            .all(|reward| reward.ngonka == 0 || reward.claimed_height > 0)
+    })
+}

@@ -1,0 +1,117 @@
+//! Faults and commands, as scenario steps and the control API say them.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use strum::{AsRefStr, Display, EnumString, VariantNames};
+
+/// What can be done to the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Display, AsRefStr, EnumString, VariantNames)]
+#[serde(rename_all = "camelCase")]
+#[strum(serialize_all = "camelCase")]
+pub enum Verb {
+    /// Refuse connections.
+    Stop,
+    /// Undo every fault of the target.
+    Start,
+    /// Stop, and start again after `for` (two blocks unless given).
+    Restart,
+    /// Accept requests and never answer.
+    Stall,
+    /// Answer at `bytesPerSecond`.
+    Slow,
+    /// Answer every request with `status`.
+    Answer,
+    /// Serve other blocks than the rest of the network from the next height on.
+    Fork,
+    /// See no block above `height`.
+    HaltAt,
+    /// Replace `field` by `value` wherever it occurs in an answer.
+    Lie,
+    /// Shift every time by `ms`.
+    Skew,
+    /// Announce a confirmation at the next block.
+    TriggerConfirmation,
+    /// Let `share` of the voting power vote against the target host in the next exam.
+    VoteInvalid,
+    /// Lose what the target's DAPI keeps on disk.
+    LoseDatabase,
+}
+
+/// One command with its arguments.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Arguments {
+    /// `rpc/2`, `rest/2`, `endpoint/2` (both), `dapi`, `dapi/admin`, `chain`, or a host's name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub target: String,
+    /// Undone after so long, for example `30s`, `500ms` or `4 blocks`.
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    pub lasting: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ms: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+    /// Lets a confirmation start where the chain's own rule forbids it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub force: Option<bool>,
+}
+
+impl Arguments {
+    /// What is missing or senseless for this verb, as `field: message`.
+    pub fn problems(&self, verb: Verb) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut needs = |present: bool, message: &str| {
+            if !present {
+                wrong.push(message.to_owned());
+            }
+        };
+        match verb {
+            Verb::Slow => needs(
+                self.bytes_per_second.is_some_and(|rate| rate > 0),
+                "bytesPerSecond: must be given, above 0",
+            ),
+            Verb::Answer => {
+                needs(
+                    self.status.is_some_and(|status| (200..600).contains(&status)),
+                    "status: must be given, 200 to 599",
+                );
+            }
+            Verb::HaltAt => needs(
+                self.height.is_some_and(|height| height > 0),
+                "height: must be given, above 0",
+            ),
+            Verb::Lie => needs(
+                self.field.is_some() && self.value.is_some(),
+                "field, value: both must be given",
+            ),
+            Verb::Skew => needs(self.ms.is_some(), "ms: must be given"),
+            Verb::VoteInvalid => {
+                needs(
+                    self.share.is_some_and(|share| (0.0..=1.0).contains(&share)),
+                    "share: must be given, 0 to 1",
+                );
+            }
+            Verb::Stop
+            | Verb::Start
+            | Verb::Restart
+            | Verb::Stall
+            | Verb::Fork
+            | Verb::TriggerConfirmation
+            | Verb::LoseDatabase => {}
+        }
+        if verb != Verb::TriggerConfirmation && self.target.is_empty() {
+            wrong.push("target: must be given".to_owned());
+        }
+        wrong
+    }
+}
