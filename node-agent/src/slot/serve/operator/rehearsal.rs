@@ -171,6 +171,6 @@ mod tests {
         let first = [artifact(1, 0x3c), artifact(5, 0x3c)];
         assert_eq!(agree(&first, &first), Ok(()));
         assert_eq!(agree(&first, &[artifact(1, 0x3c), artifact(5, 0xbc)]), Err(5));
-        assert_eq!(agree(&first, &[artifact(2, 0x3c), artifact(5, 0x3c)]), Err(2));
+        assert_eq!(agree(&first, &[artifact(2, 0x3c), artifact(5, 0x3c)]), Err(1));
     }
 }
