@@ -28,7 +28,7 @@ use tonic::{
     transport::{Channel, Endpoint, Server},
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const TWO_GPUS: &str = "version: 1\nnode: n1\ngpu 0-1: H200\n";
 
 struct Introductions(mpsc::UnboundedSender<RegisterRequest>);
