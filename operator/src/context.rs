@@ -8,10 +8,12 @@ use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
 use tokio::sync::watch;
 
+use crate::args::Args;
 use crate::chain::Queries;
 use crate::facts::Facts;
 use crate::live::Board;
 use crate::metrics::Metrics;
+use crate::trust::Trust;
 
 /// Shared by all controllers of the leader.
 #[derive(Clone)]
@@ -28,6 +30,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Flags.
     pub settings: Arc<Settings>,
+    /// Keys that sign service-account tokens.
+    pub trust: Arc<Trust>,
 }
 
 impl std::fmt::Debug for Context {
@@ -73,6 +77,49 @@ pub struct Settings {
     pub slot_priority_class: String,
     /// Callback interval passed to slots, seconds.
     pub callback_interval_seconds: u32,
+}
+
+impl From<&Args> for Settings {
+    /// Every flag by name, so that a new one cannot be forgotten. `install_id` is read from the cluster by the leader.
+    fn from(args: &Args) -> Self {
+        let Args {
+            namespace,
+            name: _,
+            cache_dir: _,
+            signal_address: _,
+            signal_audience: _,
+            signal_service,
+            probe_address: _,
+            metrics_address: _,
+            lease_name: _,
+            lease_seconds: _,
+            slot_image,
+            image_pull_policy,
+            slot_priority_class,
+            slot_token_file,
+            agent_template_file,
+            gpu_node_selector,
+            records_dir,
+            resync_seconds,
+            callback_interval_seconds,
+            log_format: _,
+            log_filter: _,
+        } = args.clone();
+        Self {
+            namespace,
+            install_id: String::new(),
+            slot_image,
+            image_pull_policy,
+            signal_service,
+            slot_token_file,
+            agent_template_file,
+            gpu_node_selector,
+            records_dir,
+            resync_seconds,
+            slot_priority_class,
+            callback_interval_seconds,
+        }
+    }
 }
 
 /// Facts and queries per SprintSchedule. Filled by the chain readers, without the API server.

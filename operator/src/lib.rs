@@ -42,6 +42,8 @@ pub mod gpu_node;
 pub mod leader;
 pub mod live;
 pub mod metrics;
+pub mod run;
+pub mod schema;
 pub mod signal;
 pub mod sprint_schedule;
 pub mod sprint_view;
