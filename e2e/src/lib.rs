@@ -2,4 +2,5 @@
 
 pub mod args;
 pub mod device_plugin;
+pub mod fleet;
 pub mod harness;
