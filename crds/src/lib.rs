@@ -11,6 +11,15 @@
 //! A doc comment here *is* what `kubectl explain` prints. Types only: no client, no clock, no I/O.
 //! `tests/generated.rs` keeps `crds/yaml` and the CRD chart equal to these types.
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "clippy reads two print columns of one type as one attribute written twice"
+)]
+#![allow(
+    clippy::struct_field_names,
+    reason = "the API's conventions put the unit or the kind into the name"
+)]
+
 pub mod conditions;
 pub mod gonka_host;
 pub mod gpu_node;

@@ -45,9 +45,20 @@ fn defaults_are_those_of_mainnet() {
     object["spec"].as_object_mut().expect("a spec").remove("margins");
     let schedule: SprintSchedule = typed(object);
     let margins = schedule.spec.margins;
-    assert_eq!((margins.cold_load_seconds, margins.ready_by_seconds, margins.drain_seconds, margins.first_nonce_seconds), (1800, 600, 120, 10));
+    assert_eq!(
+        (
+            margins.cold_load_seconds,
+            margins.ready_by_seconds,
+            margins.drain_seconds,
+            margins.first_nonce_seconds
+        ),
+        (1800, 600, 120, 10)
+    );
     let mut object = example("GonkaHost");
-    object["spec"].as_object_mut().expect("a spec").remove("managementPolicy");
+    object["spec"]
+        .as_object_mut()
+        .expect("a spec")
+        .remove("managementPolicy");
     let host: GonkaHost = typed(object);
     assert_eq!(host.spec.management_policy, crds::gonka_host::ManagementPolicy::Observe);
     assert_eq!(host.spec.disruption.max_weight_basis_points, 300);
@@ -89,7 +100,11 @@ fn identity_does_not_change_after_creation() {
     assert!(format!("{:?}", new.validate_cel_update(&old).expect_err("refused")).contains("chainID is immutable"));
 
     let old: GonkaHost = typed(example("GonkaHost"));
-    let new: GonkaHost = typed(with(example("GonkaHost"), "/spec/account/address", json!("gonka1other")));
+    let new: GonkaHost = typed(with(
+        example("GonkaHost"),
+        "/spec/account/address",
+        json!("gonka1other"),
+    ));
     assert!(format!("{:?}", new.validate_cel_update(&old).expect_err("refused")).contains("account is immutable"));
 
     let old: ModelDeployment = typed(example("ModelDeployment"));

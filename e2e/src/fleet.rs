@@ -17,7 +17,11 @@ pub fn repository() -> PathBuf {
 }
 
 /// Asks again until the answer is there; an error after `limit` says what was awaited and what the last answer was.
-pub async fn until<T>(what: &str, limit: Duration, mut ask: impl AsyncFnMut() -> Result<std::result::Result<T, String>>) -> Result<T> {
+pub async fn until<T>(
+    what: &str,
+    limit: Duration,
+    mut ask: impl AsyncFnMut() -> Result<std::result::Result<T, String>>,
+) -> Result<T> {
     let start = Instant::now();
     loop {
         let missing = match ask().await {

@@ -10,7 +10,11 @@ use crate::{fetch, runs, sprint};
 
 /// Runs one command, writing to `out`.
 pub(crate) async fn run(args: Args, out: &mut impl Write) -> Result<()> {
-    let Args { context, system_namespace, command } = args;
+    let Args {
+        context,
+        system_namespace,
+        command,
+    } = args;
     let client = fetch::client(context).await?;
     match command {
         Command::Sprint { watch, json } => loop {
@@ -18,15 +22,23 @@ pub(crate) async fn run(args: Args, out: &mut impl Write) -> Result<()> {
             if watch.is_some() {
                 out.write_all(b"\x1b[2J\x1b[H").context("the terminal is gone")?;
             }
-            out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("the terminal is gone")?;
+            out.write_all(text.as_bytes())
+                .and_then(|()| out.flush())
+                .context("the terminal is gone")?;
             let Some(seconds) = watch else { return Ok(()) };
             tokio::time::sleep(Duration::from_secs(seconds.max(1))).await;
         },
-        Command::Runs { host, namespace, limit, slots } => {
+        Command::Runs {
+            host,
+            namespace,
+            limit,
+            slots,
+        } => {
             let mut found = fetch::runs(&client, namespace.as_deref()).await?;
             found.retain(|run| host.as_deref().is_none_or(|host| run.spec.host_ref.name == host));
             found.truncate(limit);
-            out.write_all(runs::render(&found, slots).as_bytes()).context("the terminal is gone")
+            out.write_all(runs::render(&found, slots).as_bytes())
+                .context("the terminal is gone")
         }
     }
 }
@@ -37,6 +49,10 @@ async fn sprint_text(client: &kube::Client, system_namespace: &str, json: bool) 
         Ok(view) if json => Ok(serde_json::to_string_pretty(&view).context("a view is JSON")? + "\n"),
         Ok(view) => Ok(sprint::render(&view, &hosts)),
         Err(error) if json => Err(error),
-        Err(error) => Ok(sprint::render_fallback(&fetch::schedules(client).await?, &hosts, &format!("{error:#}"))),
+        Err(error) => Ok(sprint::render_fallback(
+            &fetch::schedules(client).await?,
+            &hosts,
+            &format!("{error:#}"),
+        )),
     }
 }

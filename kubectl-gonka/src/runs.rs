@@ -6,7 +6,24 @@ use crate::table;
 
 /// One line per record, and one per slot when asked.
 pub(crate) fn render(runs: &[SprintRun], slots: bool) -> String {
-    let header = ["HOST", "KIND", "EPOCH", "HEIGHT", "GATES", "EXPECTED", "MEASURED", "ACCEPTED", "COMMITTED", "EARLY/MEDIAN", "VOTES", "WEIGHT", "GNK", "LOST GNK", "CAUSE", "SEALED"];
+    let header = [
+        "HOST",
+        "KIND",
+        "EPOCH",
+        "HEIGHT",
+        "GATES",
+        "EXPECTED",
+        "MEASURED",
+        "ACCEPTED",
+        "COMMITTED",
+        "EARLY/MEDIAN",
+        "VOTES",
+        "WEIGHT",
+        "GNK",
+        "LOST GNK",
+        "CAUSE",
+        "SEALED",
+    ];
     let rows: Vec<Vec<String>> = runs.iter().map(row).collect();
     if rows.is_empty() {
         return "no exam has been recorded yet\n".to_owned();
@@ -40,7 +57,10 @@ fn row(run: &SprintRun) -> Vec<String> {
         totals.accepted.to_string(),
         totals.committed.to_string(),
         early.unwrap_or_default(),
-        status.votes.map(|votes| format!("{}+ {}-", votes.valid, votes.invalid)).unwrap_or_default(),
+        status
+            .votes
+            .map(|votes| format!("{}+ {}-", votes.valid, votes.invalid))
+            .unwrap_or_default(),
         status.weight.map(|weight| weight.to_string()).unwrap_or_default(),
         status.reward_ngonka.as_deref().map(gnk).unwrap_or_default(),
         status.lost_ngonka.as_deref().map(gnk).unwrap_or_default(),
@@ -60,7 +80,11 @@ fn slot_table(run: &SprintRun) -> String {
                 run.metadata.name.clone().unwrap_or_default(),
                 slot.node_id.clone(),
                 slot.node_name.clone().unwrap_or_default(),
-                if slot.preserved { "preserved".to_owned() } else { count(slot.expected) },
+                if slot.preserved {
+                    "preserved".to_owned()
+                } else {
+                    count(slot.expected)
+                },
                 count(slot.measured),
                 count(slot.accepted),
                 count(slot.committed),
@@ -70,7 +94,18 @@ fn slot_table(run: &SprintRun) -> String {
             ]
         })
         .collect();
-    let header = ["RECORD", "NODE", "MACHINE", "EXPECTED", "MEASURED", "ACCEPTED", "COMMITTED", "FIRST NONCE MS", "FIRST CALLBACK MS", "CAUSE"];
+    let header = [
+        "RECORD",
+        "NODE",
+        "MACHINE",
+        "EXPECTED",
+        "MEASURED",
+        "ACCEPTED",
+        "COMMITTED",
+        "FIRST NONCE MS",
+        "FIRST CALLBACK MS",
+        "CAUSE",
+    ];
     table::render(&header, &rows)
 }
 

@@ -23,7 +23,11 @@ pub(crate) fn render(view: &View, hosts: &[GonkaHost]) -> String {
     if view.leader {
         text.push_str(&slot_table(&view.slots));
     } else {
-        let _infallible = writeln!(text, "{} does not lead and sees no slots; no leader answered", view.replica);
+        let _infallible = writeln!(
+            text,
+            "{} does not lead and sees no slots; no leader answered",
+            view.replica
+        );
     }
     text
 }
@@ -40,12 +44,21 @@ pub(crate) fn render_fallback(schedules: &[SprintSchedule], hosts: &[GonkaHost],
                 status.epoch.map(|epoch| epoch.to_string()).unwrap_or_default(),
                 status.stage.to_string(),
                 status.window.to_string(),
-                status.next_poc_start_height.map(|height| height.to_string()).unwrap_or_default(),
-                status.next_sprint_time.map(|time| time.0.to_string()).unwrap_or_default(),
+                status
+                    .next_poc_start_height
+                    .map(|height| height.to_string())
+                    .unwrap_or_default(),
+                status
+                    .next_sprint_time
+                    .map(|time| time.0.to_string())
+                    .unwrap_or_default(),
             ]
         })
         .collect();
-    text.push_str(&table::render(&["NETWORK", "EPOCH", "STAGE", "WINDOW", "NEXT SPRINT", "EXPECTED"], &rows));
+    text.push_str(&table::render(
+        &["NETWORK", "EPOCH", "STAGE", "WINDOW", "NEXT SPRINT", "EXPECTED"],
+        &rows,
+    ));
     text.push('\n');
     text.push_str(&host_table(hosts));
     text
@@ -66,7 +79,10 @@ fn schedule_lines(schedule: &ScheduleView) -> String {
     );
     match (schedule.next_poc_start_height, schedule.millis_to_sprint) {
         (Some(height), Some(millis)) if millis >= 0 => {
-            let error = schedule.error_ms.map(|error| format!(" ± {}", duration(error))).unwrap_or_default();
+            let error = schedule
+                .error_ms
+                .map(|error| format!(" ± {}", duration(error)))
+                .unwrap_or_default();
             let _infallible = writeln!(text, "  next Sprint at {height}, in {}{error}", duration(millis));
         }
         (Some(height), _) => {
@@ -82,7 +98,11 @@ fn schedule_lines(schedule: &ScheduleView) -> String {
             exam.kind,
             exam.generation_start_height,
             exam.generation_end_height,
-            if left > 0 { format!(", {left} blocks left") } else { String::new() },
+            if left > 0 {
+                format!(", {left} blocks left")
+            } else {
+                String::new()
+            },
         );
     }
     for problem in &schedule.problems {
@@ -119,14 +139,21 @@ fn host_table(hosts: &[GonkaHost]) -> String {
             ]
         })
         .collect();
-    table::render(&["NAMESPACE", "HOST", "POLICY", "WINDOW", "SPRINT READY", "WEIGHT", "WHY"], &rows)
+    table::render(
+        &["NAMESPACE", "HOST", "POLICY", "WINDOW", "SPRINT READY", "WEIGHT", "WHY"],
+        &rows,
+    )
 }
 
 fn condition(conditions: &[Condition], kind: &str) -> (String, String) {
     conditions.iter().find(|condition| condition.type_ == kind).map_or_else(
         || ("Unknown".to_owned(), String::new()),
         |condition| {
-            let why = if condition.status == "True" { String::new() } else { format!("{}: {}", condition.reason, condition.message) };
+            let why = if condition.status == "True" {
+                String::new()
+            } else {
+                format!("{}: {}", condition.reason, condition.message)
+            };
             (condition.status.clone(), why)
         },
     )
@@ -138,20 +165,43 @@ fn slot_table(slots: &[SlotView]) -> String {
         .map(|slot| {
             vec![
                 slot.deployment.clone(),
-                if slot.slot < 0 { "spare".to_owned() } else { slot.slot.to_string() },
+                if slot.slot < 0 {
+                    "spare".to_owned()
+                } else {
+                    slot.slot.to_string()
+                },
                 slot.state.clone(),
                 slot.node.clone(),
                 slot.pod.clone(),
                 slot.generated.to_string(),
                 slot.accepted.to_string(),
-                format!("{}.{}", slot.nonces_per_second_milli / 1000, slot.nonces_per_second_milli % 1000 / 100),
+                format!(
+                    "{}.{}",
+                    slot.nonces_per_second_milli / 1000,
+                    slot.nonces_per_second_milli % 1000 / 100
+                ),
                 slot.first_nonce_ms.map(|millis| millis.to_string()).unwrap_or_default(),
-                if slot.connected { slot.reasons.join(",") } else { "operator does not hear from the pod".to_owned() },
+                if slot.connected {
+                    slot.reasons.join(",")
+                } else {
+                    "operator does not hear from the pod".to_owned()
+                },
             ]
         })
         .collect();
     table::render(
-        &["DEPLOYMENT", "SLOT", "STATE", "MACHINE", "POD", "NONCES", "ACCEPTED", "PER SECOND", "FIRST MS", "WHY NOT READY"],
+        &[
+            "DEPLOYMENT",
+            "SLOT",
+            "STATE",
+            "MACHINE",
+            "POD",
+            "NONCES",
+            "ACCEPTED",
+            "PER SECOND",
+            "FIRST MS",
+            "WHY NOT READY",
+        ],
         &rows,
     )
 }
@@ -171,12 +221,21 @@ mod tests {
 
     #[test]
     fn a_follower_says_that_it_sees_no_slots() {
-        let text = render(&View { leader: false, ..view() }, &[]);
+        let text = render(
+            &View {
+                leader: false,
+                ..view()
+            },
+            &[],
+        );
         assert!(text.contains("does not lead and sees no slots"), "{text}");
     }
 
     #[test]
     fn durations_read_like_a_clock() {
-        assert_eq!([0, 999, 4_230, 83_000, 3_723_000].map(duration), ["0ms", "999ms", "4.2s", "1m 23s", "1h 02m 03s"]);
+        assert_eq!(
+            [0, 999, 4_230, 83_000, 3_723_000].map(duration),
+            ["0ms", "999ms", "4.2s", "1m 23s", "1h 02m 03s"]
+        );
     }
 }

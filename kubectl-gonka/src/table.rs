@@ -6,7 +6,10 @@ pub(crate) fn render(header: &[&str], rows: &[Vec<String>]) -> String {
         .iter()
         .enumerate()
         .map(|(column, title)| {
-            let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+            let cells = rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count());
             cells.chain([title.chars().count()]).max().unwrap_or_default()
         })
         .collect();
@@ -25,8 +28,15 @@ pub(crate) fn render(header: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 fn pad(cell: &str, width: usize) -> String {
-    let number = !cell.is_empty() && cell.chars().all(|character| character.is_ascii_digit() || ".-+".contains(character));
-    if number { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+    let number = !cell.is_empty()
+        && cell
+            .chars()
+            .all(|character| character.is_ascii_digit() || ".-+".contains(character));
+    if number {
+        format!("{cell:>width$}")
+    } else {
+        format!("{cell:<width$}")
+    }
 }
 
 #[cfg(test)]
@@ -35,7 +45,13 @@ mod tests {
 
     #[test]
     fn pads_to_the_widest_cell_and_aligns_numbers_right() {
-        let rows = vec![vec!["slot-0".to_owned(), "7".to_owned()], vec!["s".to_owned(), "1234".to_owned(), "x".to_owned()]];
-        assert_eq!(render(&["NAME", "NONCES", ""], &rows), "NAME    NONCES\nslot-0       7\ns         1234  x\n");
+        let rows = vec![
+            vec!["slot-0".to_owned(), "7".to_owned()],
+            vec!["s".to_owned(), "1234".to_owned(), "x".to_owned()],
+        ];
+        assert_eq!(
+            render(&["NAME", "NONCES", ""], &rows),
+            "NAME    NONCES\nslot-0       7\ns         1234  x\n"
+        );
     }
 }

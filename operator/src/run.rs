@@ -72,7 +72,12 @@ async fn start(args: &Args, stop: &CancellationToken) -> Result<Parts> {
     let client = client().await?;
     let trust = Arc::new(Trust::load(&args.cache_dir, &args.signal_audience, Some(client.clone())).await);
     let http = reqwest::Client::builder().build().context("no HTTP client")?;
-    let settings = ReadersSettings { cache_dir: args.cache_dir.clone(), book: book.clone(), metrics: metrics.clone(), http };
+    let settings = ReadersSettings {
+        cache_dir: args.cache_dir.clone(),
+        book: book.clone(),
+        metrics: metrics.clone(),
+        http,
+    };
     let (readers, reading) = Readers::start(settings, stop.clone());
 
     let mut parts = Parts::new();
@@ -80,26 +85,52 @@ async fn start(args: &Args, stop: &CancellationToken) -> Result<Parts> {
     parts.spawn(async move { probes.await.context("probes").map(|()| "probes") });
     let doors = admin::serve_metrics(args.metrics_address, registry, view.clone(), stop.clone());
     parts.spawn(async move { doors.await.context("metrics").map(|()| "metrics") });
-    parts.spawn(async move { reading.await; Ok("chain readers") });
+    parts.spawn(async move {
+        reading.await;
+        Ok("chain readers")
+    });
     parts.spawn(watch_schedules(client.clone(), readers, stop.clone()));
     readiness.chain.store(true, Ordering::Relaxed);
 
-    let serving = fleet_signal::Serving { source: args.name.clone(), book: book.clone(), trust: trust.clone(), metrics: metrics.clone() };
-    let listener = tokio::net::TcpListener::bind(args.signal_address).await.context("FleetSignal cannot listen")?;
+    let serving = fleet_signal::Serving {
+        source: args.name.clone(),
+        book: book.clone(),
+        trust: trust.clone(),
+        metrics: metrics.clone(),
+    };
+    let listener = tokio::net::TcpListener::bind(args.signal_address)
+        .await
+        .context("FleetSignal cannot listen")?;
     readiness.signal.store(true, Ordering::Relaxed);
     let signalling = fleet_signal::serve_on(listener, serving, stop.clone());
     parts.spawn(async move { signalling.await.context("FleetSignal").map(|()| "FleetSignal") });
     let (keeper, stopped) = (trust.clone(), stop.clone());
-    parts.spawn(async move { keeper.keep_fresh(stopped).await; Ok("token keys") });
+    parts.spawn(async move {
+        keeper.keep_fresh(stopped).await;
+        Ok("token keys")
+    });
 
-    let reporter = Reporter { controller: "gonka-fleet".to_owned(), instance: Some(args.name.clone()) };
-    let context = Context { client, reporter, book, live, metrics, settings: Arc::new(crate::context::Settings::from(args)), trust };
+    let reporter = Reporter {
+        controller: "gonka-fleet".to_owned(),
+        instance: Some(args.name.clone()),
+    };
+    let context = Context {
+        client,
+        reporter,
+        book,
+        live,
+        metrics,
+        settings: Arc::new(crate::context::Settings::from(args)),
+        trust,
+    };
     parts.spawn(lead(args.clone(), context, view, readiness, stop.clone()));
     Ok(parts)
 }
 
 async fn client() -> Result<Client> {
-    let config = Config::infer().await.context("neither a service account nor a kubeconfig says which cluster to work in")?;
+    let config = Config::infer()
+        .await
+        .context("neither a service account nor a kubeconfig says which cluster to work in")?;
     Client::try_from(config).context("the API server's address cannot be used")
 }
 
@@ -119,8 +150,20 @@ async fn terminated() -> Result<()> {
 }
 
 /// Waits for the lease, then runs the controllers until it is lost.
-async fn lead(args: Args, context: Context, view: Arc<SprintView>, readiness: Arc<Readiness>, stop: CancellationToken) -> Result<&'static str> {
-    let election = Election::new(context.client.clone(), &args.namespace, &args.lease_name, &args.name, args.lease_seconds);
+async fn lead(
+    args: Args,
+    context: Context,
+    view: Arc<SprintView>,
+    readiness: Arc<Readiness>,
+    stop: CancellationToken,
+) -> Result<&'static str> {
+    let election = Election::new(
+        context.client.clone(),
+        &args.namespace,
+        &args.lease_name,
+        &args.name,
+        args.lease_seconds,
+    );
     tokio::select! {
         () = election.acquire() => {}
         () = stop.cancelled() => return Ok("leader election"),
@@ -146,8 +189,14 @@ async fn control(mut context: Context, view: &SprintView, readiness: &Readiness)
 
     let mut controllers: JoinSet<&'static str> = JoinSet::new();
     let (schedule, nodes) = (context.clone(), context.clone());
-    controllers.spawn(async move { sprint_schedule::run(schedule).await; "SprintSchedule controller" });
-    controllers.spawn(async move { gpu_node::run(nodes).await; "GpuNode controller" });
+    controllers.spawn(async move {
+        sprint_schedule::run(schedule).await;
+        "SprintSchedule controller"
+    });
+    controllers.spawn(async move {
+        gpu_node::run(nodes).await;
+        "GpuNode controller"
+    });
     tokio::select! {
         ended = controllers.join_next() => match ended {
             Some(Ok(name)) => bail!("{name} ended"),
@@ -168,7 +217,10 @@ async fn wait_for_schema(context: &Context, readiness: &Readiness) {
                 if !whole {
                     tracing::error!(missing = ?missing, "installed CRDs are older than this operator; install the chart gonka-fleet-crds of this version");
                 }
-                *readiness.crds.write().unwrap_or_else(std::sync::PoisonError::into_inner) = missing;
+                *readiness
+                    .crds
+                    .write()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner) = missing;
                 if whole {
                     return;
                 }
@@ -190,7 +242,10 @@ async fn install_id(client: &Client) -> String {
                 let uid = namespace.metadata.uid.unwrap_or_default();
                 return hex::encode(&Sha256::digest(uid.as_bytes())[..3]);
             }
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "namespace kube-system cannot be read"),
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "namespace kube-system cannot be read"
+            ),
         }
         failures += 1;
         tokio::time::sleep(backoff::delay(failures, 0.5)).await;
@@ -200,9 +255,17 @@ async fn install_id(client: &Client) -> String {
 /// Keeps the live view's deployments as the API server has them.
 async fn feed_view(client: &Client, view: &SprintView) {
     let (store, writer) = reflector::store();
-    let deployments = watcher(Api::<crds::ModelDeployment>::all(client.clone()), watcher::Config::default());
+    let deployments = watcher(
+        Api::<crds::ModelDeployment>::all(client.clone()),
+        watcher::Config::default(),
+    );
     let mut events = reflector(writer, deployments.default_backoff()).boxed();
     while events.next().await.is_some() {
-        view.set_deployments(store.state().iter().map(|deployment| crds::ModelDeployment::clone(deployment)));
+        view.set_deployments(
+            store
+                .state()
+                .iter()
+                .map(|deployment| crds::ModelDeployment::clone(deployment)),
+        );
     }
 }

@@ -22,27 +22,38 @@ pub async fn missing(client: &Client) -> Result<Vec<String>, kube::Error> {
 /// Fields of `wanted` that `installed` would prune, as `CRD name lacks path`.
 fn lacking(name: &str, wanted: &CustomResourceDefinition, installed: &CustomResourceDefinition) -> Vec<String> {
     let mut paths = Vec::new();
-    collect(&schema(wanted), &schema(installed), String::new(), &mut paths);
-    paths.into_iter().map(|path| format!("CRD {name} lacks {path}")).collect()
+    collect(&schema(wanted), &schema(installed), "", &mut paths);
+    paths
+        .into_iter()
+        .map(|path| format!("CRD {name} lacks {path}"))
+        .collect()
 }
 
 fn schema(crd: &CustomResourceDefinition) -> Value {
     let version = crd.spec.versions.iter().find(|version| version.name == crds::VERSION);
-    let schema = version.and_then(|version| version.schema.as_ref()).and_then(|schema| schema.open_api_v3_schema.as_ref());
-    schema.and_then(|schema| serde_json::to_value(schema).ok()).unwrap_or(Value::Null)
+    let schema = version
+        .and_then(|version| version.schema.as_ref())
+        .and_then(|schema| schema.open_api_v3_schema.as_ref());
+    schema
+        .and_then(|schema| serde_json::to_value(schema).ok())
+        .unwrap_or(Value::Null)
 }
 
-fn collect(wanted: &Value, installed: &Value, path: String, paths: &mut Vec<String>) {
+fn collect(wanted: &Value, installed: &Value, path: &str, paths: &mut Vec<String>) {
     for (name, field) in wanted["properties"].as_object().into_iter().flatten() {
-        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let path = if path.is_empty() {
+            name.clone()
+        } else {
+            format!("{path}.{name}")
+        };
         match installed["properties"].get(name) {
             None if installed["x-kubernetes-preserve-unknown-fields"] == true => {}
             None => paths.push(path),
-            Some(present) => collect(field, present, path, paths),
+            Some(present) => collect(field, present, &path, paths),
         }
     }
     if wanted.get("items").is_some() {
-        collect(&wanted["items"], &installed["items"], format!("{path}[]"), paths);
+        collect(&wanted["items"], &installed["items"], &format!("{path}[]"), paths);
     }
 }
 
@@ -64,7 +75,10 @@ mod tests {
             "list": {"type": "array", "items": {"type": "object", "properties": {"b": {"type": "string"}, "c": {"type": "string"}}}}}}}"#);
         let installed = crd(r#"{"status": {"type": "object", "properties": {
             "list": {"type": "array", "items": {"type": "object", "properties": {"b": {"type": "string"}}}}}}}"#);
-        assert_eq!(lacking("x", &wanted, &installed), ["CRD x lacks status.a", "CRD x lacks status.list[].c"]);
+        assert_eq!(
+            lacking("x", &wanted, &installed),
+            ["CRD x lacks status.a", "CRD x lacks status.list[].c"]
+        );
     }
 
     #[test]

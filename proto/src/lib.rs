@@ -12,7 +12,13 @@
 //! when `UPDATE_GENERATED=1` is set.
 
 /// Version 1 of every message and service.
-#[allow(clippy::all, clippy::pedantic, missing_debug_implementations, reason = "generated code")]
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    missing_debug_implementations,
+    reason = "generated code"
+)]
 pub mod v1 {
     include!("gen/gonka.fleet.v1.rs");
 }

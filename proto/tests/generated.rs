@@ -1,6 +1,9 @@
 //! Drift test and generator in one: the checked-in code is what the `.proto` files say.
 
-#![expect(clippy::disallowed_methods, reason = "UPDATE_GENERATED turns the check into the generator")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "UPDATE_GENERATED turns the check into the generator"
+)]
 
 use std::path::Path;
 

@@ -1,5 +1,7 @@
 //! `make demo`: the whole product from nothing, with visible progress. Leaves everything up; `make down` takes it away.
 
+#![expect(clippy::print_stdout, reason = "a program for people")]
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -59,7 +61,8 @@ async fn run(args: Args) -> Result<()> {
 
     let options = Options::new(ClusterId::try_from(args.cluster)?);
     let cluster = Cluster::up(&args.environment, options, |step| steps.say(step)).await?;
-    let images = ["operator", "node-agent", "gpu-device-plugin"].map(|name| target.join("images").join(format!("{name}.tar")));
+    let images =
+        ["operator", "node-agent", "gpu-device-plugin"].map(|name| target.join("images").join(format!("{name}.tar")));
     cluster.load_images(&images).await?;
     steps.say("images loaded");
     gpus::install(&cluster).await?;
@@ -72,14 +75,24 @@ async fn run(args: Args) -> Result<()> {
     install::example(&cluster).await?;
     let client = cluster.client().await?;
     let host: Api<GonkaHost> = Api::namespaced(client.clone(), "gonka");
-    until("GonkaHost ours to be SprintReady", Duration::from_secs(120), async || Ok(sprint_ready(&host.get("ours").await?))).await?;
+    until(
+        "GonkaHost ours to be SprintReady",
+        Duration::from_secs(120),
+        async || Ok(sprint_ready(&host.get("ours").await?)),
+    )
+    .await?;
     steps.say("three slots and a spare, rehearsed: SprintReady");
 
     let sprint = program("kubectl-gonka");
     follow(&cluster, &network.control, &sprint, &steps).await?;
 
     let runs: Api<SprintRun> = Api::namespaced(client, "gonka");
-    let sealed = until("two Sprints and a confirmation on record", Duration::from_secs(120), async || Ok(three_sealed(&runs).await?)).await?;
+    let sealed = until(
+        "two Sprints and a confirmation on record",
+        Duration::from_secs(120),
+        async || Ok(three_sealed(&runs).await?),
+    )
+    .await?;
     steps.say("records sealed");
     let verified = report::verify(&network.ledger).await?;
     println!("\n{}", verified.text);
@@ -90,7 +103,11 @@ async fn run(args: Args) -> Result<()> {
 }
 
 fn sprint_ready(host: &GonkaHost) -> std::result::Result<(), String> {
-    let conditions = host.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let conditions = host
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice())
+        .unwrap_or_default();
     match conditions.iter().find(|condition| condition.type_ == "SprintReady") {
         Some(condition) if condition.status == "True" => Ok(()),
         Some(condition) => Err(format!("{}: {}", condition.reason, condition.message)),
@@ -100,22 +117,30 @@ fn sprint_ready(host: &GonkaHost) -> std::result::Result<(), String> {
 
 /// Shows the live view at each turn of the network until the last exam is settled and claimed.
 async fn follow(cluster: &Cluster, control: &Control, kubectl_gonka: &std::path::Path, steps: &Steps) -> Result<()> {
-    let state = control.state().await?;
-    let last = state["finalHeight"].as_i64().context("the network's state has no finalHeight")?;
-    let mut stage = String::new();
+    let first = control.state().await?;
+    let last = first["finalHeight"]
+        .as_i64()
+        .context("the network's state has no finalHeight")?;
+    let mut shown = String::new();
     until("the last settled epoch", Duration::from_secs(420), async || {
         let state = control.state().await?;
         let now = state["stage"].as_str().unwrap_or_default().to_owned();
-        if now != stage {
+        if now != shown {
             steps.say(&format!("height {}: {now}", state["height"]));
-            let view = e2e::harness::process::Cmd::new(kubectl_gonka).args(["sprint"]).env("KUBECONFIG", cluster.kubeconfig());
+            let view = e2e::harness::process::Cmd::new(kubectl_gonka)
+                .args(["sprint"])
+                .env("KUBECONFIG", cluster.kubeconfig());
             if let Ok(text) = view.text().await {
                 eprintln!("{text}");
             }
-            stage = now;
+            shown = now;
         }
         let height = state["height"].as_i64().unwrap_or_default();
-        Ok(if height >= last { Ok(()) } else { Err(format!("height {height} of {last}")) })
+        Ok(if height >= last {
+            Ok(())
+        } else {
+            Err(format!("height {height} of {last}"))
+        })
     })
     .await
 }
@@ -123,8 +148,15 @@ async fn follow(cluster: &Cluster, control: &Control, kubectl_gonka: &std::path:
 async fn three_sealed(runs: &Api<SprintRun>) -> Result<std::result::Result<Vec<SprintRun>, String>> {
     let mut all = runs.list(&ListParams::default()).await?.items;
     all.sort_by_key(|run| run.spec.poc_start_height);
-    let sealed = all.iter().filter(|run| run.status.as_ref().is_some_and(|status| status.sealed_time.is_some())).count();
-    Ok(if sealed >= 3 { Ok(all) } else { Err(format!("{sealed} of {} records are sealed", all.len())) })
+    let sealed = all
+        .iter()
+        .filter(|run| run.status.as_ref().is_some_and(|status| status.sealed_time.is_some()))
+        .count();
+    Ok(if sealed >= 3 {
+        Ok(all)
+    } else {
+        Err(format!("{sealed} of {} records are sealed", all.len()))
+    })
 }
 
 fn farewell(cluster: &Cluster, id: u8) -> String {
@@ -132,6 +164,9 @@ fn farewell(cluster: &Cluster, id: u8) -> String {
         "The cluster stays up. Look around:\n\n{}export PATH={}:$PATH\nkubectl get gonka -A\nkubectl gonka sprint\nkubectl gonka runs --slots\n\nStop: make down CLUSTER={id}\nThe network is at {}.",
         cluster.shell_exports(),
         repository().join("target/debug").display(),
-        cluster.options().map_or_else(|_| String::new(), |options| options.id.address(Machine::Network).to_string()),
+        cluster.options().map_or_else(
+            |_| String::new(),
+            |options| options.id.address(Machine::Network).to_string()
+        ),
     )
 }

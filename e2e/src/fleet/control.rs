@@ -17,13 +17,22 @@ pub struct Control {
 impl Control {
     /// `base` is `http://<address>:9999`.
     pub fn new(base: &str) -> Result<Self> {
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().context("no HTTP client")?;
-        Ok(Self { http, base: base.to_owned() })
+        let http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(10))
+            .build()
+            .context("no HTTP client")?;
+        Ok(Self {
+            http,
+            base: base.to_owned(),
+        })
     }
 
     /// Waits until it answers.
     pub async fn wait_up(&self, limit: Duration) -> Result<()> {
-        until("the network's control door", limit, async || Ok(self.state().await.map(|_| ()).map_err(|error| format!("{error:#}")))).await
+        until("the network's control door", limit, async || {
+            Ok(self.state().await.map(|_| ()).map_err(|error| format!("{error:#}")))
+        })
+        .await
     }
 
     /// Height, epoch, stage, hosts, nodes, exams.
@@ -43,21 +52,33 @@ impl Control {
 
     /// The chain's newest height.
     pub async fn height(&self) -> Result<i64> {
-        self.state().await?["height"].as_i64().context("the network's state has no height")
+        self.state().await?["height"]
+            .as_i64()
+            .context("the network's state has no height")
     }
 
     /// Waits until the chain has reached `height`.
     pub async fn wait_height(&self, height: i64, limit: Duration) -> Result<i64> {
         until(&format!("height {height}"), limit, async || {
             let now = self.height().await?;
-            Ok(if now >= height { Ok(now) } else { Err(format!("height is {now}")) })
+            Ok(if now >= height {
+                Ok(now)
+            } else {
+                Err(format!("height is {now}"))
+            })
         })
         .await
     }
 
     /// Makes the network misbehave.
     pub async fn fault(&self, fault: &Value) -> Result<()> {
-        let response = self.http.post(format!("{}/v1/fault", self.base)).json(fault).send().await.context("the network does not answer")?;
+        let response = self
+            .http
+            .post(format!("{}/v1/fault", self.base))
+            .json(fault)
+            .send()
+            .await
+            .context("the network does not answer")?;
         let status = response.status();
         let text = response.text().await.unwrap_or_default();
         ensure!(status.is_success(), "the network refused {fault}: {status} {text}");
@@ -65,7 +86,17 @@ impl Control {
     }
 
     async fn get(&self, path: &str) -> Result<Value> {
-        let response = self.http.get(format!("{}/{path}", self.base)).send().await.context("the network does not answer")?;
-        response.error_for_status().context("the network refused")?.json().await.context("the network's answer is not JSON")
+        let response = self
+            .http
+            .get(format!("{}/{path}", self.base))
+            .send()
+            .await
+            .context("the network does not answer")?;
+        response
+            .error_for_status()
+            .context("the network refused")?
+            .json()
+            .await
+            .context("the network's answer is not JSON")
     }
 }

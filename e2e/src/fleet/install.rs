@@ -15,7 +15,10 @@ pub const SIMULATOR: &str = "network-simulator";
 /// Installs both charts with the values of `e2e/demo/values.yaml` and waits for the operator.
 pub async fn charts(cluster: &Cluster) -> Result<()> {
     let path = |relative: &str| repository().join(relative).display().to_string();
-    cluster.helm(&["install", "gonka-fleet-crds", &path("charts/gonka-fleet-crds")]).await.context("the CRD chart was not installed")?;
+    cluster
+        .helm(&["install", "gonka-fleet-crds", &path("charts/gonka-fleet-crds")])
+        .await
+        .context("the CRD chart was not installed")?;
     let pod_network = cluster.options()?.id.network();
     cluster
         .helm(&[
@@ -48,18 +51,39 @@ pub async fn network(cluster: &Cluster, program: &Path, scenario: &Path, ledger:
     std::fs::create_dir_all(ledger).with_context(|| format!("cannot make {}", ledger.display()))?;
     let address = cluster.options()?.id.address(Machine::Network);
     let command = Cmd::new(program)
-        .args(["--scenario".as_ref(), scenario.as_os_str(), "--ledger".as_ref(), ledger.as_os_str()])
+        .args([
+            "--scenario".as_ref(),
+            scenario.as_os_str(),
+            "--ledger".as_ref(),
+            ledger.as_os_str(),
+        ])
         .args(["--listen".to_owned(), address.to_string()]);
     cluster.start_in(Machine::Network, SIMULATOR, command)?;
     let control = Control::new(&format!("http://{address}:9999"))?;
-    control.wait_up(Duration::from_secs(20)).await.context("see the log network-simulator of this cluster")?;
-    Ok(Network { control, ledger: ledger.to_owned() })
+    control
+        .wait_up(Duration::from_secs(20))
+        .await
+        .context("see the log network-simulator of this cluster")?;
+    Ok(Network {
+        control,
+        ledger: ledger.to_owned(),
+    })
 }
 
 /// Applies `examples/devnet.yaml` with the addresses of this cluster.
 pub async fn example(cluster: &Cluster) -> Result<()> {
-    let text = std::fs::read_to_string(repository().join("examples/devnet.yaml")).context("examples/devnet.yaml cannot be read")?;
-    let text = text.replace("10.101.0.3", &cluster.options()?.id.address(Machine::Network).to_string());
-    cluster.kubectl_command().args(["apply", "-f", "-"]).stdin_bytes(text).text().await.context("the example was refused")?;
+    let text = std::fs::read_to_string(repository().join("examples/devnet.yaml"))
+        .context("examples/devnet.yaml cannot be read")?;
+    let text = text.replace(
+        "10.101.0.3",
+        &cluster.options()?.id.address(Machine::Network).to_string(),
+    );
+    cluster
+        .kubectl_command()
+        .args(["apply", "-f", "-"])
+        .stdin_bytes(text)
+        .text()
+        .await
+        .context("the example was refused")?;
     Ok(())
 }
