@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::Api;
+use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt as _, watcher};
 
 use crate::apply;
@@ -40,10 +41,8 @@ impl Error {
 
 /// Keeps GpuNodes and the agent until cancelled. One pass covers the fleet: it is a set comparison, linear in nodes.
 pub async fn run(context: Context) {
-    let nodes: Api<Node> = Api::all(context.client.clone());
-    let mut changes = watcher::metadata_watcher(nodes, watcher::Config::default())
-        .default_backoff()
-        .boxed();
+    let nodes: Api<PartialObjectMeta<Node>> = Api::all(context.client.clone());
+    let mut changes = watcher(nodes, watcher::Config::default()).default_backoff().boxed();
     let mut failures = 0;
     loop {
         let pause = match pass(&context).await {

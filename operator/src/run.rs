@@ -32,7 +32,7 @@ use crate::metrics::Metrics;
 use crate::signal as fleet_signal;
 use crate::sprint_view::SprintView;
 use crate::trust::Trust;
-use crate::{backoff, gpu_node, schema, sprint_schedule};
+use crate::{backoff, gonka_host, gpu_node, schema, sprint_schedule};
 
 /// Longest wait for parts to end after the stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -187,19 +187,25 @@ async fn control(mut context: Context, view: &SprintView, readiness: &Readiness)
     context.settings = Arc::new(settings);
     view.lead();
 
-    let mut controllers: JoinSet<&'static str> = JoinSet::new();
-    let (schedule, nodes) = (context.clone(), context.clone());
+    let mut controllers = Parts::new();
+    let (schedules, hosts, nodes) = (context.clone(), context.clone(), context.clone());
     controllers.spawn(async move {
-        sprint_schedule::run(schedule).await;
-        "SprintSchedule controller"
+        sprint_schedule::run(schedules).await;
+        Ok("SprintSchedule controller")
+    });
+    controllers.spawn(async move {
+        gonka_host::run(hosts)
+            .await
+            .context("GonkaHost controller")
+            .map(|()| "GonkaHost controller")
     });
     controllers.spawn(async move {
         gpu_node::run(nodes).await;
-        "GpuNode controller"
+        Ok("GpuNode controller")
     });
     tokio::select! {
         ended = controllers.join_next() => match ended {
-            Some(Ok(name)) => bail!("{name} ended"),
+            Some(Ok(ended)) => bail!("{} ended", ended?),
             Some(Err(panic)) => Err(panic).context("a controller panicked"),
             None => bail!("there is no controller"),
         },
