@@ -32,6 +32,10 @@ impl Parameters {
     ///
     /// # Panics
     /// Never: the embedded parameters are JSON, as its tests know.
+    #[expect(
+        clippy::unwrap_in_result,
+        reason = "the embedded text is checked by this crate's tests"
+    )]
     pub fn with(overrides: &BTreeMap<String, Value>) -> Result<Self, Vec<String>> {
         let mut json: Value = serde_json::from_str(DEFAULTS).expect("the embedded parameters are JSON");
         let mut wrong = Vec::new();

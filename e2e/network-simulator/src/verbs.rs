@@ -139,7 +139,9 @@ fn on_ports(net: &mut Network, verb: Verb, arguments: &Arguments, ports: &[Port]
         Verb::Stop | Verb::Restart => return Ok(stop(net, ports)),
         Verb::Start => {
             let effects = start(net, ports);
-            ports.iter().for_each(|port| net.faults.clear(*port));
+            for port in ports {
+                net.faults.clear(*port);
+            }
             return Ok(effects);
         }
         _ => {}

@@ -1,6 +1,8 @@
 //! The whole network in real time over sockets: an ML node of the smallest kind is registered, examined in two Sprints
 //! and a confirmation, paid and claimed; the independent verifier judges what is left behind.
 
+#![expect(clippy::panic, reason = "a helper of tests ends the test with what it saw")]
+
 #[path = "support/ml_node.rs"]
 mod ml_node;
 

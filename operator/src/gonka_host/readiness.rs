@@ -51,7 +51,7 @@ pub fn set(observed: &Observed, plan: Option<&Plan>, conditions: &mut Conditions
         .map(|fault| format!("{}: {}", fault.reason, fault.text))
         .collect();
     let text = bounded(&texts, MAX_MESSAGE);
-    match faults.iter().find(|fault| fault.certain).or(faults.first()) {
+    match faults.iter().find(|fault| fault.certain).or_else(|| faults.first()) {
         None => {
             let slots = slots::slots(observed).len();
             conditions.set_true(ConditionType::SprintReady, format!("{slots} slots will pass"));

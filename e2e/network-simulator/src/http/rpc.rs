@@ -28,7 +28,7 @@ pub fn answer(shared: &Shared, port: Port, inbound: &Inbound) -> Outbound {
         .collect();
     let id = json!(-1);
     match shared.view(port, |view| call(view, name, &params)) {
-        Some(Ok(result)) => Outbound::json(200, rpc::success(&id, result)),
+        Some(Ok(result)) => Outbound::json(200, rpc::success(&id, &result)),
         Some(Err((code, message, data))) => Outbound::json(500, rpc::failure(&id, code, message, &data)),
         None if name.is_empty() => Outbound {
             status: 200,
@@ -79,7 +79,7 @@ fn one(shared: &Shared, port: Port, request: &Value) -> Value {
 /// The answer to a call with an id, also used over WebSocket.
 pub fn respond(view: &View, id: &Value, name: &str, params: &BTreeMap<String, Value>) -> Value {
     match call(view, name, params) {
-        Some(Ok(result)) => rpc::success(id, result),
+        Some(Ok(result)) => rpc::success(id, &result),
         Some(Err((code, message, data))) => rpc::failure(id, code, message, &data),
         None => rpc::failure(id, -32601, "Method not found", ""),
     }

@@ -105,15 +105,15 @@ impl Session {
             }
             "subscribe" => {
                 self.subscriptions.push((id.clone(), query.to_owned()));
-                success(&id, json!({}))
+                success(&id, &json!({}))
             }
             "unsubscribe" => {
                 self.subscriptions.retain(|(_, known)| known != query);
-                success(&id, json!({}))
+                success(&id, &json!({}))
             }
             "unsubscribe_all" => {
                 self.subscriptions.clear();
-                success(&id, json!({}))
+                success(&id, &json!({}))
             }
             _ => self.shared.view(self.port, |view| respond(view, &id, method, &params)),
         }
@@ -128,7 +128,7 @@ impl Session {
             for height in first..=last {
                 for (id, query) in subscriptions {
                     if let Some(event) = new_block_event(view, height, query) {
-                        let mut message = success(id, event);
+                        let mut message = success(id, &event);
                         gate::lie(&mut message, &view.fault.lies);
                         events.push(message);
                     }

@@ -9,7 +9,7 @@ const EMPTY_HASH: &str = "E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA49599
 const COMET_VERSION: &str = "0.38.19";
 
 /// An answer of the RPC.
-pub fn success(id: &Value, result: Value) -> Value {
+pub fn success(id: &Value, result: &Value) -> Value {
     json!({"jsonrpc": "2.0", "id": id, "result": result})
 }
 

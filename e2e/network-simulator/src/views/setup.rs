@@ -45,7 +45,7 @@ pub fn report(net: &Network, nodes: &[NodeAnswer]) -> Value {
     ));
     checks.extend(nodes.iter().map(node_check));
     checks.push(block_sync(net));
-    summarised(net, checks)
+    summarised(net, &checks)
 }
 
 fn account_checks(net: &Network) -> Vec<Value> {
@@ -181,7 +181,7 @@ fn block_sync(net: &Network) -> Value {
     }
 }
 
-fn summarised(net: &Network, checks: Vec<Value>) -> Value {
+fn summarised(net: &Network, checks: &[Value]) -> Value {
     let with = |status: &str| checks.iter().filter(|check| check["status"] == status).count();
     let (failed, unavailable) = (with("FAIL"), with("UNAVAILABLE"));
     let message = |check: &Value| check["message"].as_str().unwrap_or_default().to_owned();
