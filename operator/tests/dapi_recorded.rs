@@ -1,5 +1,7 @@
 //! The client against a server that answers as a real DAPI did, from recordings; and against hostile ones.
 
+#![expect(clippy::panic, reason = "a helper of tests ends the test with what it saw")]
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
