@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(scale.rest(), json!({"value": "3024", "exponent": -4}));
         assert_eq!(Decimal::from_rest(&scale.rest()), Some(scale));
         assert_eq!("0.000475".parse::<Decimal>().map(Decimal::basis_points), Ok(4));
-        assert_eq!("2".parse::<Decimal>().map(|two| two.dapi()), Ok(json!({"value": 2})));
+        assert_eq!("2".parse::<Decimal>().map(Decimal::dapi), Ok(json!({"value": 2})));
         assert!("1e5".parse::<Decimal>().is_err());
         assert!("".parse::<Decimal>().is_err());
     }

@@ -112,6 +112,18 @@ impl World {
         }
     }
 
+    /// Lets everything happen that comes before the next block: recordings were taken some time into one.
+    pub fn settle(&mut self) {
+        while let Some(entry) = self.queue.first_entry() {
+            if matches!(entry.get(), Event::Block) {
+                return;
+            }
+            let ((ms, _), event) = entry.remove_entry();
+            let effects = step(self.net(), ms, event);
+            self.effects(effects);
+        }
+    }
+
     fn effect(&mut self, effect: Effect) {
         let now = self.net().now_ms;
         match effect {

@@ -175,6 +175,10 @@ pub fn random_seeds(view: &View, index: u64) -> Value {
 pub fn model_row(view: &View, id: &str) -> Value {
     let revision = identity::upper_hash(&["revision", id]).to_lowercase();
     let throughput = view.net.model(id).map_or(0, |model| 10_000 / model.seq_len.max(1));
+    let dtype = view.net.model(id).map_or("auto", |model| match model.dtype {
+        kernels::decoder::Dtype::F32 => "float32",
+        kernels::decoder::Dtype::Bf16 => "bfloat16",
+    });
     json!({
         "proposed_by": AUTHORITY,
         "id": id,
@@ -185,7 +189,7 @@ pub fn model_row(view: &View, id: &str) -> Value {
         "coins_per_output_token": "0",
         "hf_repo": id,
         "hf_commit": revision[..40],
-        "model_args": [],
+        "model_args": ["--dtype", dtype],
         "v_ram": "24",
         "throughput_per_nonce": throughput.to_string(),
         "validation_threshold": {"value": "85", "exponent": -2},

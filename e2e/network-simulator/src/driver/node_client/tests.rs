@@ -82,7 +82,7 @@ async fn a_connection_is_kept_and_a_dead_one_is_noticed() {
         read_request(&mut stream).await;
         stream.write_all(answer).await.expect("answer");
     };
-    let (_, answer) = tokio::join!(again, client.send(&command));
+    let ((), answer) = tokio::join!(again, client.send(&command));
     assert_eq!(answer.map(|answer| answer.status), Ok(204));
 }
 
