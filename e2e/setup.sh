@@ -18,6 +18,9 @@ need ip iproute2
 need nsenter util-linux
 need openssl openssl
 need ldd libc-bin
+need make make
+# The verifier runs on Debian's own Python, so that it needs no index of packages.
+/usr/bin/python3 -c 'import numpy' >/dev/null 2>&1 || packages+=(python3 python3-numpy)
 
 # What comes with the machine, not from here: toolchains of a version Debian 12 does not have.
 if command -v go >/dev/null 2>&1; then
@@ -34,7 +37,6 @@ else
 fi
 command -v cc >/dev/null 2>&1 || missing+=("a C compiler called cc")
 command -v strip >/dev/null 2>&1 || missing+=("binutils (strip)")
-command -v python3 >/dev/null 2>&1 || missing+=("Python 3")
 [ "$(uname -s)" = Linux ] || missing+=("Linux (this is $(uname -s))")
 [ "$(id -u)" = 0 ] || missing+=("root (this is uid $(id -u))")
 
