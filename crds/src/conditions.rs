@@ -184,6 +184,14 @@ pub enum Reason {
     NvmlAbsent,
     /// NVML answers with an error.
     NvmlFailing,
+    /// Library, driver and kernel module are of different versions.
+    DriverMismatch,
+    /// Clocks of a GPU are held back.
+    ClocksReduced,
+    /// A disk has no room, no inodes, or is read-only.
+    DiskLow,
+    /// The machine's clock is off.
+    ClockOff,
     /// The record is being collected.
     Collecting,
     /// The record is closed.
