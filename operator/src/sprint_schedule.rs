@@ -70,7 +70,16 @@ pub async fn run(context: Context) {
     Controller::new(api, watcher::Config::default())
         .with_config(Config::default().concurrency(CONCURRENCY))
         .run(reconcile, retry, shared)
-        .for_each(|_| std::future::ready(()))
+        .for_each(|result| {
+            // Failed reconciles are told by `retry`.
+            if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = &result {
+                tracing::warn!(
+                    error = error as &dyn std::error::Error,
+                    "SprintSchedules cannot be watched; check the operator's role and the CRD"
+                );
+            }
+            std::future::ready(())
+        })
         .await;
 }
 

@@ -331,6 +331,19 @@ fn a_status_of_another_shape_is_unknown(#[case] pointer: &str, #[case] value: Va
 }
 
 #[test]
+fn a_chain_without_a_block_is_early_not_strange() {
+    let mut status = recorded("rpc-status__h000162.json");
+    assert!(!answers::is_before_first_block(&status));
+    status["result"]["sync_info"]["latest_block_height"] = json!("0");
+    assert!(answers::is_before_first_block(&status));
+    let mut clock = recorded("rest-epoch_info__h000145.json");
+    assert!(!answers::is_before_first_block(&clock));
+    clock["block_height"] = json!("0");
+    assert!(answers::is_before_first_block(&clock));
+    assert!(!answers::is_before_first_block(&json!({})));
+}
+
+#[test]
 fn an_rpc_error_is_no_block() {
     let body = json!({"jsonrpc": "2.0", "id": -1, "error": {"code": -32603, "message": "height must be available"}});
     assert!(answers::block(&body).is_err());

@@ -118,6 +118,16 @@ fn nested<'a>(object: &'a Value, key: &str) -> Result<&'a Value, ShapeError> {
     member(object, key).ok_or_else(|| ShapeError::new(key, "nothing"))
 }
 
+/// Whether `/status` or `epoch_info` comes from a chain that has not made its first block: no strange shape, only early.
+pub fn is_before_first_block(answer: &Value) -> bool {
+    let result = member(answer, "result").unwrap_or(answer);
+    let (object, key) = match member(result, "sync_info") {
+        Some(sync) => (sync, "latest_block_height"),
+        None => (result, "block_height"),
+    };
+    required_integer(object, key) == Ok(0)
+}
+
 /// Reads `/status`.
 pub fn status(answer: &Value) -> Result<Status, ShapeError> {
     let result = result(answer)?;

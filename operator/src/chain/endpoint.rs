@@ -134,7 +134,7 @@ impl Blocks {
 
     async fn poll(&mut self, reading: &Reading) -> bool {
         let status = match reading.rpc("/status").await {
-            Ok(answer) => answers::status(&answer).map_err(Failure::from),
+            Ok(answer) => grown(&answer).and_then(|()| Ok(answers::status(&answer)?)),
             Err(failure) => Err(failure),
         };
         match status {
@@ -194,13 +194,20 @@ impl Blocks {
     }
 }
 
+fn grown(answer: &serde_json::Value) -> Result<(), Failure> {
+    if answers::is_before_first_block(answer) {
+        return Err(Failure::Unreachable("the chain has no block yet".to_owned()));
+    }
+    Ok(())
+}
+
 /// Reads the clock after each block until nobody listens.
 pub(super) async fn read_rest(reading: Reading, mut tip: watch::Receiver<i64>) {
     const INFERENCE: &str = "/productscience/inference/inference";
     let mut rarely = Instant::now();
     loop {
         let clock = match reading.rest(&format!("{INFERENCE}/epoch_info")).await {
-            Ok(answer) => answers::clock(&answer).map_err(Failure::from),
+            Ok(answer) => grown(&answer).and_then(|()| Ok(answers::clock(&answer)?)),
             Err(failure) => Err(failure),
         };
         let news = match clock {

@@ -30,6 +30,15 @@ pub fn stages(poc_start: i64, parameters: &ChainParameters) -> StageHeights {
     }
 }
 
+/// Epoch 0 has no Sprint: its stages are over before the first block, and only the next start means anything.
+pub fn before_first_sprint(stages: &StageHeights) -> StageHeights {
+    StageHeights {
+        inference_cutoff_height: stages.inference_cutoff_height,
+        next_poc_start_height: stages.next_poc_start_height,
+        ..StageHeights::default()
+    }
+}
+
 fn four_fifths(blocks: i64) -> i64 {
     blocks * 4 / 5
 }

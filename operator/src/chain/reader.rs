@@ -123,6 +123,7 @@ impl Reader {
             if !kept {
                 handles.iter().for_each(AbortHandle::abort);
                 state.views.remove(&endpoint.name);
+                self.forget(&endpoint.name);
             }
             kept
         });
@@ -143,6 +144,13 @@ impl Reader {
                 state.tasks.spawn(read_rest(reading, tip_seen)),
             ];
             state.running.insert(endpoint.name.clone(), (endpoint, handles));
+        }
+    }
+
+    /// Takes an endpoint's metrics away; whether there were any does not matter.
+    fn forget(&self, endpoint: &str) {
+        for metric in [&self.metrics.endpoint_up, &self.metrics.endpoint_lag] {
+            drop(metric.remove_label_values(&[endpoint]));
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crds::sprint_schedule::SprintScheduleSpec;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::cache::{Cache, Cached};
@@ -123,40 +123,90 @@ impl Readers {
             );
             self.adopt(cached);
         }
-        let mut tasks = JoinSet::new();
-        let mut running: BTreeMap<String, Running> = BTreeMap::new();
+        let mut all = All {
+            settings,
+            cache,
+            stop: stop.clone(),
+            tasks: JoinSet::new(),
+            running: BTreeMap::new(),
+            ending: BTreeMap::new(),
+        };
         loop {
-            let command = tokio::select! {
+            tokio::select! {
                 () = stop.cancelled() => break,
-                Some(command) = commands.recv() => command,
-                Some(ended) = tasks.join_next() => {
-                    if let Err(error) = ended {
-                        tracing::error!(error = &error as &dyn std::error::Error, "a chain reader ended by itself");
-                    }
-                    continue;
+                Some(command) = commands.recv() => all.obey(command),
+                Some(ended) = all.tasks.join_next() => all.ended(ended).await,
+            }
+        }
+        while all.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// The readers that run.
+struct All {
+    settings: ReadersSettings,
+    cache: Cache,
+    stop: CancellationToken,
+    tasks: JoinSet<String>,
+    running: BTreeMap<String, Running>,
+    /// Told to stop, not ended yet; with what is to be read next under the same name.
+    ending: BTreeMap<String, Option<Cached>>,
+}
+
+impl All {
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Set(cached) => {
+                if let Some(next) = self.ending.get_mut(&cached.name) {
+                    *next = Some(*cached);
+                } else if let Some(known) = self.running.get(&cached.name) {
+                    known.spec.send_replace(cached.spec);
+                } else {
+                    self.begin(*cached);
                 }
-            };
-            match command {
-                Command::Set(cached) => {
-                    if let Some(known) = running.get(&cached.name) {
-                        known.spec.send_replace(cached.spec);
-                        continue;
-                    }
-                    let stop = stop.child_token();
-                    let (spec, reader) = reader(&settings, &cache, *cached);
-                    let name = reader.name.clone();
-                    tasks.spawn(reader.run(stop.clone()));
-                    running.insert(name, Running { spec, stop });
-                }
-                Command::Remove(name) => {
-                    if let Some(gone) = running.remove(&name) {
-                        gone.stop.cancel();
-                    }
-                    cache.remove(&name).await;
+            }
+            Command::Remove(name) => {
+                if let Some(gone) = self.running.remove(&name) {
+                    gone.stop.cancel();
+                    self.ending.insert(name, None);
+                } else if let Some(next) = self.ending.get_mut(&name) {
+                    *next = None;
                 }
             }
         }
-        while tasks.join_next().await.is_some() {}
+    }
+
+    fn begin(&mut self, cached: Cached) {
+        let (spec, reader) = reader(&self.settings, &self.cache, cached);
+        let (name, stop) = (reader.name.clone(), self.stop.child_token());
+        self.running.insert(
+            name.clone(),
+            Running {
+                spec,
+                stop: stop.clone(),
+            },
+        );
+        self.tasks.spawn(async move {
+            reader.run(stop).await;
+            name
+        });
+    }
+
+    /// A reader that was told to stop is forgotten once it has written its last word. One that panicked takes the process
+    /// with it: facts that nobody keeps current are worse than none.
+    async fn ended(&mut self, ended: Result<String, JoinError>) {
+        match ended {
+            Ok(name) => match self.ending.remove(&name) {
+                Some(Some(next)) => self.begin(next),
+                Some(None) => self.cache.remove(&name).await,
+                None => {}
+            },
+            Err(error) => {
+                if let Ok(panic) = error.try_into_panic() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use crds::sprint_schedule::UpgradePlan;
 
 use super::answers::{Block, Clock, Preserved};
 
-/// Blocks kept per endpoint.
-const RECENT: usize = 64;
+/// Blocks kept per endpoint; one that told another block than the quorum is distrusted for as long.
+const RECENT: usize = 24;
 /// Older blocks kept on request.
 const PINNED: usize = 4;
 /// Blocks by which notices may be ahead of a poll's answer.

@@ -111,6 +111,12 @@ pub(super) fn at(anchor: &Anchor, height: i64) -> Option<Epoch> {
         return None;
     }
     if height < stages.next_poc_start_height {
+        let first = anchor.epoch == 0;
+        let stages = if first {
+            heights::before_first_sprint(&stages)
+        } else {
+            stages
+        };
         return Some(epoch(anchor.epoch, stages));
     }
     let next = heights::stages(stages.next_poc_start_height, &anchor.parameters);

@@ -482,6 +482,21 @@ fn a_plan_freezes_and_still_does_when_the_chain_has_forgotten_it() {
 }
 
 #[test]
+fn before_the_first_sprint_there_is_no_exam() {
+    for height in 6..45 {
+        let facts = World::at(height).decide();
+        assert_eq!((facts.epoch, facts.stage, facts.exam), (0, Stage::Inference, None));
+        assert!(
+            matches!(facts.window, Window::Amber | Window::Green),
+            "{height}: {}",
+            facts.window
+        );
+        assert_eq!(facts.heights.expect("known").next_poc_start_height, 45);
+    }
+    assert_eq!(World::at(45).decide().window, Window::Sprint);
+}
+
+#[test]
 fn memory_survives_a_restart_and_knows_the_epoch_before_any_clock() {
     let text = serde_json::to_string(&World::at(200).memory).expect("JSON");
     let mut world = World::new();
