@@ -1,5 +1,7 @@
 //! The one write of the agent, against an API server of the test's own: path, parameters, body, and when it is not made.
 
+#![expect(clippy::panic, reason = "a helper of tests ends the test with what it saw")]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! The chain readers over real sockets: three endpoints that answer as recorded, one of which lies, stops or lags.
 
+#![expect(clippy::panic, reason = "a helper of tests ends the test with what it saw")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -117,8 +119,8 @@ async fn epoch_info(State(node): State<Arc<Node>>) -> Response<Body> {
     answer(&node, &body)
 }
 
-async fn fixed(node: Arc<Node>, name: &'static str) -> Response<Body> {
-    answer(&node, &recorded(name))
+fn fixed(node: &Node, name: &'static str) -> Response<Body> {
+    answer(node, &recorded(name))
 }
 
 async fn websocket(State(node): State<Arc<Node>>, upgrade: WebSocketUpgrade) -> Response<Body> {
@@ -165,9 +167,10 @@ async fn network(first: i64) -> Network {
             fault: Mutex::default(),
             subscribers: Mutex::default(),
         });
-        let preserved = |State(node): State<Arc<Node>>| fixed(node, "rest-preserved_nodes_snapshot__h000162.json");
-        let last = |State(node): State<Arc<Node>>| fixed(node, "rest-last_upgrade_height__h000162.json");
-        let plan = |State(node): State<Arc<Node>>| fixed(node, "rest-cosmos_upgrade_current_plan__h000162.json");
+        let preserved =
+            async |State(node): State<Arc<Node>>| fixed(&node, "rest-preserved_nodes_snapshot__h000162.json");
+        let last = async |State(node): State<Arc<Node>>| fixed(&node, "rest-last_upgrade_height__h000162.json");
+        let plan = async |State(node): State<Arc<Node>>| fixed(&node, "rest-cosmos_upgrade_current_plan__h000162.json");
         let app = Router::new()
             .route("/status", get(status))
             .route("/block", get(block))

@@ -83,7 +83,7 @@ async fn turn(
         Ok(Answer::Accepted(seen)) => {
             if dry_run {
                 outcomes.read += 1;
-                pace.spec_read(seen.uid, now);
+                pace.spec_read(seen.uid.as_deref(), now);
             } else {
                 outcomes.written += 1;
                 pace.written(status.clone(), seen.uid, now);

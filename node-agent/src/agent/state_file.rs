@@ -118,8 +118,10 @@ mod tests {
     use crate::agent::history::KnownGpu;
 
     fn history() -> History {
-        let mut history = History::default();
-        history.boot_id = Some("b1".to_owned());
+        let mut history = History {
+            boot_id: Some("b1".to_owned()),
+            ..History::default()
+        };
         history.gpus.insert("GPU-a".to_owned(), KnownGpu::default());
         history
     }

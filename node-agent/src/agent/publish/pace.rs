@@ -84,15 +84,19 @@ impl Pace {
     pub fn written(&mut self, status: GpuNodeStatus, uid: Option<String>, now: Timestamp) {
         self.written = Some(status);
         self.written_at = Some(now);
-        self.uid.clone_from(&uid);
-        self.spec_read(uid, now);
+        self.uid = uid;
+        self.answered(now);
     }
 
     /// The spec was read. An object of another UID was made anew and holds no status of ours.
-    pub fn spec_read(&mut self, uid: Option<String>, now: Timestamp) {
-        if uid != self.uid {
+    pub fn spec_read(&mut self, uid: Option<&str>, now: Timestamp) {
+        if uid != self.uid.as_deref() {
             self.written = None;
         }
+        self.answered(now);
+    }
+
+    fn answered(&mut self, now: Timestamp) {
         self.read_at = Some(now);
         self.refusals = 0;
         self.not_before = None;
@@ -183,7 +187,7 @@ mod tests {
         let uid = |text: &str| Some(text.to_owned());
         let mut pace = Pace::new("n1");
         pace.written(same.clone(), uid("a"), at(0));
-        pace.spec_read(uid("b"), at(1));
+        pace.spec_read(uid("b").as_deref(), at(1));
         assert_eq!(pace.next(Some(&same), at(1)), Next::Write);
         pace.written(same.clone(), uid("b"), at(2));
         pace.absent(at(3));
