@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ci/images.sh
-exec cargo test -p e2e -- --ignored --test-threads=1 --nocapture
+exec cargo test -p e2e --test api_server --test harness -- --ignored --test-threads=1 --nocapture
