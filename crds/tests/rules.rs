@@ -24,6 +24,19 @@ fn with(mut object: Value, pointer: &str, value: Value) -> Value {
     object
 }
 
+/// Every value of `part` is in `whole`, which may hold defaults besides.
+fn covers(whole: &Value, part: &Value) -> bool {
+    match (whole, part) {
+        (Value::Object(whole), Value::Object(part)) => part
+            .iter()
+            .all(|(key, want)| whole.get(key).is_some_and(|have| covers(have, want))),
+        (Value::Array(whole), Value::Array(part)) => {
+            whole.len() == part.len() && whole.iter().zip(part).all(|(have, want)| covers(have, want))
+        }
+        (whole, part) => whole == part,
+    }
+}
+
 #[test]
 fn examples_parse_and_round_trip() {
     for kind in ["SprintSchedule", "GonkaHost", "ModelDeployment"] {
@@ -34,8 +47,7 @@ fn examples_parse_and_round_trip() {
             _ => serde_json::to_value(typed::<ModelDeployment>(object.clone())),
         }
         .expect("JSON");
-        assert_eq!(back["spec"]["endpoints"], object["spec"]["endpoints"], "{kind}");
-        assert_eq!(back["metadata"]["name"], object["metadata"]["name"], "{kind}");
+        assert!(covers(&back, &object), "{kind} lost something: {back}");
     }
 }
 
