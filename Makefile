@@ -65,7 +65,7 @@ verifier: ## The independent verifier: its own tests and the vectors
 	/usr/bin/python3 e2e/verify.py --vectors kernels/vectors
 
 nvml: ## The simulated NVML library
-	$(MAKE) -C e2e/simulated-nvml test
+	$(MAKE) -C e2e/simulated-nvml OUT="$(CURDIR)/target/simulated-nvml" test
 
 charts: ## Charts: lint and rendering (needs the cluster's helm)
 	ci/charts.sh
