@@ -166,7 +166,7 @@ async fn refusals_say_what_was_refused_and_an_absent_object_is_a_value() {
     let server = Server::answering(&[
         (404, not_found()),
         (403, json!({"message": "the agent of node n2 may not"})),
-        (200, json!([])),
+        (200, json!("not an object")),
     ]);
     let client = Client::new(server.start(&mut tasks).await, "node-1".to_owned());
     let wanted = status(GpuHealth::Healthy);
