@@ -2,9 +2,10 @@
 # charts.sh - charts are well formed, refuse wrong values, and render; the API server's own verdict comes in the e2e suite.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-cargo build -q -p e2e --bin harness
-target/debug/harness build
-helm=target/cluster-bin/current/helm
+# The same build as that of the images, so that nothing is compiled twice.
+cargo build -q --workspace --bins
+"${CARGO_TARGET_DIR:-target}/debug/harness" build
+helm=${CARGO_TARGET_DIR:-target}/cluster-bin/current/helm
 
 "$helm" lint --strict charts/gonka-fleet-crds charts/gonka-fleet
 for values in "" "agent.managedBy=Helm" "admissionPolicies.enabled=false" "networkPolicies.enabled=false" "hostNamespaces.names={a,b}"; do
