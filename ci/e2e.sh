@@ -2,5 +2,8 @@
 # e2e.sh - the suites that need a cluster, one cluster at a time.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-ci/images.sh
-exec cargo test -p e2e --test api_server --test harness -- --ignored --test-threads=1 --nocapture
+# The same selection as that of the unit tests, so that nothing is compiled twice.
+tests=(cargo test --workspace --exclude crds --test api_server --test harness)
+"${tests[@]}" --no-run
+"${CARGO_TARGET_DIR:-target}/debug/harness" build
+exec "${tests[@]}" -- --ignored --test-threads=1 --nocapture
