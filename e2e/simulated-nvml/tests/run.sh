@@ -32,9 +32,11 @@ for sanitizer in address,undefined thread; do
         continue
     fi
     echo "-fsanitize=$sanitizer"
-    mkdir -p "$out/$sanitizer"
+    objects=$out/$sanitizer/objects
+    rm -rf "$objects" && mkdir -p "$objects"
+    (cd "$objects" && $CC $flags -fsanitize=$sanitizer -fno-sanitize-recover=all -c "$root"/src/*.c)
     for test in parse_test library_test threads_test; do
-        $CC $flags -fsanitize=$sanitizer -fno-sanitize-recover=all -o "$out/$sanitizer/$test" $test.c ../src/*.c -pthread
+        $CC $flags -fsanitize=$sanitizer -fno-sanitize-recover=all -o "$out/$sanitizer/$test" $test.c "$objects"/*.o -pthread
     done
     run_all "$out/$sanitizer"
 done
