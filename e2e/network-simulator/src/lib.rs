@@ -46,6 +46,8 @@ pub mod views;
 pub mod votes;
 
 #[cfg(test)]
+mod course;
+#[cfg(test)]
 mod shapes;
 #[cfg(test)]
 mod testing;

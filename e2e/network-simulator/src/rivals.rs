@@ -14,9 +14,6 @@ use kernels::{nonces::Enumeration, scheme::Artifact, statistics::StatTest};
 /// The ML node's own threshold: it ignores the one that DAPI sends.
 pub const FRAUD_THRESHOLD: f64 = 0.01;
 
-/// Deliveries per block.
-const BATCHES_PER_BLOCK: u64 = 1;
-
 /// How artifacts of a model are compared.
 pub fn stat_test(model: &Model) -> StatTest {
     StatTest {
@@ -66,7 +63,7 @@ pub fn begin(net: &mut Network, exam_id: u64) -> Vec<Effect> {
         }
     }
     vec![Effect::After {
-        ms: block_ms / BATCHES_PER_BLOCK,
+        ms: block_ms,
         timer: Timer::Produce { exam: exam_id },
     }]
 }
@@ -83,7 +80,7 @@ pub fn on_produce(net: &mut Network, exam_id: u64) -> Vec<Effect> {
         return Vec::new();
     };
     let mut effects = vec![Effect::After {
-        ms: block_ms / BATCHES_PER_BLOCK,
+        ms: block_ms,
         timer: Timer::Produce { exam: exam_id },
     }];
     for host in 0..net.hosts.len() {

@@ -97,30 +97,26 @@ impl World {
         }
     }
 
-    /// Runs until the chain has this height.
+    /// Runs until the chain has this height and what its newest block set off is done.
     pub fn run_to(&mut self, height: i64) {
         while self.net().height() < height {
-            let ((ms, _), event) = self.queue.pop_first().expect("the clock always has a next block");
-            let is_block = matches!(event, Event::Block);
-            let effects = step(self.net(), ms, event);
-            self.effects(effects);
-            if is_block {
-                let next = ms + self.net().scenario.network.block_millis;
-                self.deliver(ms);
-                self.at(next, Event::Block);
-            }
+            self.next();
+        }
+        let until = self.net().now_ms + self.net().scenario.network.block_millis / 2;
+        while self.queue.first_key_value().is_some_and(|((ms, _), _)| *ms < until) {
+            self.next();
         }
     }
 
-    /// Lets everything happen that comes before the next block: recordings were taken some time into one.
-    pub fn settle(&mut self) {
-        while let Some(entry) = self.queue.first_entry() {
-            if matches!(entry.get(), Event::Block) {
-                return;
-            }
-            let ((ms, _), event) = entry.remove_entry();
-            let effects = step(self.net(), ms, event);
-            self.effects(effects);
+    fn next(&mut self) {
+        let ((ms, _), event) = self.queue.pop_first().expect("the clock always has a next block");
+        let is_block = matches!(event, Event::Block);
+        let effects = step(self.net(), ms, event);
+        self.effects(effects);
+        if is_block {
+            let next = ms + self.net().scenario.network.block_millis;
+            self.deliver();
+            self.at(next, Event::Block);
         }
     }
 
@@ -233,12 +229,16 @@ impl World {
             crate::dapi::callbacks::validated(self.net(), &model, verdict.to_string().as_bytes());
             json(json!({"status": "queued"}))
         } else {
-            json(json!({"status": "IDLE"}))
+            let Origin::Job { node_id, .. } = origin else {
+                panic!("status is asked by a job")
+            };
+            let generating = self.generating.contains_key(node_id);
+            json(json!({"status": if generating { "GENERATING" } else { "IDLE" }}))
         }
     }
 
     /// Every generating node posts ten artifacts.
-    fn deliver(&mut self, _ms: u64) {
+    fn deliver(&mut self) {
         let runs: Vec<(String, (i64, u32, u32, i64))> =
             self.generating.iter().map(|(id, run)| (id.clone(), *run)).collect();
         for (id, (height, num, count, index)) in runs {

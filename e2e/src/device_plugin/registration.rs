@@ -46,7 +46,11 @@ async fn identify(path: &Path) -> Option<Identity> {
 }
 
 /// Until stopped from outside. Failures are told and tried again: the kubelet may be away for as long as it likes.
+///
+/// Begins when the GPUs are known: a kubelet that is told of none fails the pods that had some before a reboot.
 pub async fn run(place: &Place, service: &Service) {
+    // An error means that nobody reads the file any more, which ends the program anyway.
+    service.devices.clone().changed().await.ok();
     loop {
         if let Err(error) = serve_one_kubelet(place, service).await {
             tracing::warn!(error = format!("{error:#}"), "not registered, trying again");

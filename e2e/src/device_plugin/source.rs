@@ -20,10 +20,12 @@ use super::{
     v1beta1::Device,
 };
 
-/// Reads the file now and then; the newest good list of devices is what `devices` holds.
+/// Reads the file now and then; the newest good list of devices is what `devices` holds. The first one is always announced,
+/// an empty one too.
 pub async fn read_file(folder: &Path, node: &str, every: Duration, devices: &watch::Sender<Vec<Device>>) {
     let path = folder.join(FILE_NAME);
     let mut last = None;
+    let mut first = true;
     loop {
         let text = tokio::fs::read(&path).await.ok();
         if text.is_some() && text != last {
@@ -31,7 +33,8 @@ pub async fn read_file(folder: &Path, node: &str, every: Duration, devices: &wat
                 Ok(inventory) => {
                     let listed = decide::devices(&inventory);
                     tracing::info!(gpus = listed.len(), "read the GPU file");
-                    devices.send_if_modified(|old| std::mem::replace(old, listed.clone()) != listed);
+                    devices.send_if_modified(|old| std::mem::replace(old, listed.clone()) != listed || first);
+                    first = false;
                 }
                 Err(refusal) => {
                     tracing::warn!(path = %path.display(), %refusal, "malformed GPU file, keeping the last good state");

@@ -46,7 +46,7 @@ pub fn longest_wait(epoch_length: i64) -> i64 {
     (REAL_WAIT * epoch_length / REAL_EPOCH).max(1)
 }
 
-/// A new block: everybody whose time has come claims.
+/// A new block: everybody whose time came with the block before has a claim in it.
 pub fn on_block(net: &mut Network) -> bool {
     let height = net.height();
     let ruling = net.effective_epoch();
@@ -56,7 +56,7 @@ pub fn on_block(net: &mut Network) -> bool {
     let lengths = *net.lengths();
     let opens = lengths.stages(ruling).claim_money;
     let due: Vec<usize> = (0..net.hosts.len())
-        .filter(|index| height >= opens + wait(&net.hosts[*index].address, lengths.epoch_length))
+        .filter(|index| height > opens + wait(&net.hosts[*index].address, lengths.epoch_length))
         .filter(|index| can_claim(net, *index, settled))
         .collect();
     let mut any = false;

@@ -264,7 +264,7 @@ fn call(net: &Network, id: &str) -> Option<Effect> {
         Ask::State | Ask::PowStatus | Ask::Health | Ask::Models => None,
         Ask::Init => Some(init_body(net, node)?.to_string()),
         Ask::PowStop | Ask::Stop => Some("{}".to_owned()),
-        Ask::Up => Some(up_body(node)?.to_string()),
+        Ask::Up => Some(up_body(net, node)?.to_string()),
     };
     let (port, segment) = if inference_port {
         (node.spec.inference_port, &node.spec.inference_segment)
@@ -319,9 +319,15 @@ fn init_body(net: &Network, node: &Node) -> Option<Value> {
     Some(body)
 }
 
-fn up_body(node: &Node) -> Option<Value> {
+/// The model to load, with the chain's arguments first and the node's own after them, unless the chain's have the same
+/// flag spelled the same.
+fn up_body(net: &Network, node: &Node) -> Option<Value> {
     let (model, given) = node.spec.models.iter().next()?;
-    Some(json!({"model": model, "dtype": "float16", "additional_args": given.args}))
+    let chain = crate::views::rest_epoch::model_args(net, model);
+    let own = given.args.chunk_by(|_, next| !next.starts_with("--"));
+    let added = own.filter(|flag| !chain.contains(&flag[0])).flatten();
+    let arguments: Vec<&String> = chain.iter().chain(added).collect();
+    Some(json!({"model": model, "dtype": "float16", "additional_args": arguments}))
 }
 
 /// Where a model's results go; the model id in it is percent-encoded twice.

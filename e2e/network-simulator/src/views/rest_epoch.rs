@@ -4,8 +4,9 @@ use super::{View, confirmation_phase, shown_seed};
 use crate::{
     dapi::claims,
     identity,
-    network::{Confirmation, Epoch},
+    network::{Confirmation, Epoch, Network},
 };
+use kernels::decoder::Dtype;
 use serde_json::{Value, json};
 
 /// Who proposed the models, as the network's genesis says.
@@ -96,7 +97,10 @@ pub fn epoch_group_data(view: &View, index: u64, model: Option<&str>) -> Option<
     } else {
         0
     };
-    let group = index * (net.scenario.models.len() as u64 + 1) - model.map_or(1, |_| 0) + u64::from(model.is_none());
+    // Groups are numbered as they are made: an epoch's own, then one per model.
+    let place = model.and_then(|id| net.scenario.models.iter().position(|known| known.id == id));
+    let root = 2 + (index - 1) * (net.scenario.models.len() as u64 + 1);
+    let group = root + place.map_or(0, |place| place as u64 + 1);
     let models: Vec<&str> = net.scenario.models.iter().map(|model| model.id.as_str()).collect();
     Some(json!({"epoch_group_data": {
         "poc_start_block_height": stages.poc_start.to_string(),
@@ -169,6 +173,15 @@ pub fn random_seeds(view: &View, index: u64) -> Value {
         })
         .unwrap_or_default();
     json!({"seeds": seeds})
+}
+
+/// Arguments that the chain prescribes for a model's engine.
+pub fn model_args(net: &Network, id: &str) -> Vec<String> {
+    let dtype = net.model(id).map_or("auto", |model| match model.dtype {
+        Dtype::F32 => "float32",
+        Dtype::Bf16 => "bfloat16",
+    });
+    vec!["--dtype".to_owned(), dtype.to_owned()]
 }
 
 /// A governance model in the chain's form.
