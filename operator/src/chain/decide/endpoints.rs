@@ -10,6 +10,8 @@ use crate::facts::EndpointFact;
 /// Blocks an endpoint may be behind or ahead of the quorum.
 const LAG: i64 = 2;
 const AHEAD: i64 = 5;
+/// REST may be this far behind blocks, ten of them at least.
+const REST_MILLIS: f64 = 10_000.0;
 /// A split that lasts this long is no race between two endpoints.
 const SPLIT_MILLIS: i64 = 3000;
 
@@ -64,8 +66,16 @@ fn state(memory: &Memory, observed: &Observed<'_>, view: &View, dissents: bool) 
             "REST: reports another epoch or other parameters than the quorum".to_owned(),
         );
     }
-    if view.clock.is_none() {
+    let Some(clock) = &view.clock else {
         return (EndpointState::Unknown, "REST: not read yet".to_owned());
+    };
+    let patience = (REST_MILLIS / memory.pace.mean.max(1.0)).max(10.0) as i64;
+    if memory
+        .tip
+        .as_ref()
+        .is_some_and(|tip| clock.height < tip.height - patience)
+    {
+        return (EndpointState::Lagging, "REST: is behind the quorum".to_owned());
     }
     (EndpointState::Up, String::new())
 }

@@ -216,6 +216,19 @@ fn an_endpoint_that_stays_behind_is_lagging() {
 }
 
 #[test]
+fn an_endpoint_whose_rest_door_stands_still_is_lagging() {
+    let mut world = World::at(200);
+    let mut facts = Facts::default();
+    for height in 201..=211 {
+        world.tell("node-3", tip(block(height)));
+        facts = world.step(height, &["own", "node-2"]);
+    }
+    assert_eq!(states(&facts), [Up, Up, Lagging]);
+    assert_eq!(facts.endpoints[2].message, "REST: is behind the quorum");
+    assert_eq!(facts.agreeing, 3);
+}
+
+#[test]
 fn an_endpoint_of_another_chain_does_not_count() {
     let mut world = World::at(200);
     let mut other = block(201);
