@@ -52,8 +52,6 @@ use trust::Trust;
 
 /// What is computed but not delivered when the pod ends may still leave for so long.
 const LAST_FLUSH: Duration = Duration::from_secs(2);
-/// A callback's connection must stand within this time.
-const CALLBACK_CONNECT: Duration = Duration::from_secs(3);
 
 /// Why `serve` ended.
 #[derive(Debug, Error)]
@@ -102,13 +100,7 @@ pub async fn run(args: Box<ServeArgs>, log_format: LogFormat) -> Result<(), Erro
     let core = Arc::new(Core::new(config.clone(), start::first_state(&config)));
     let doors = Arc::new(Doors::new(core.read(|state| state.memory.assignment.is_some())));
     let metrics = Arc::new(Metrics::new(prometheus::Registry::new()).map_err(Error::Metrics)?);
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CALLBACK_CONNECT)
-        .http1_only()
-        .build()
-        .map_err(Error::Client)?;
+    let client = sender::client().map_err(Error::Client)?;
     let mut tasks = Tasks::default();
     let context = Context {
         core: Arc::clone(&core),
@@ -124,7 +116,7 @@ pub async fn run(args: Box<ServeArgs>, log_format: LogFormat) -> Result<(), Erro
     tasks.spawn("sender", sender::run(Arc::clone(&core), client.clone()));
     tasks.spawn("courier", jobs::courier::run(Arc::clone(&core), client));
     tasks.spawn("upkeep", upkeep::run(Arc::clone(&core)));
-    for address in &args.signal {
+    for address in args.signal.iter().filter(|address| !address.is_empty()) {
         let source = signal::client::Source {
             address: address.clone(),
             token: args.signal_token.clone(),
@@ -215,6 +207,7 @@ fn write_ports(config: &Config, ports: Ports) -> io::Result<()> {
 /// Gives the sender a moment for what waits. The round itself stays open in the journal: should the pod live on, the
 /// next `serve` goes on with it.
 async fn last_flush(core: &Core) {
+    core.update(|state| state.closing = true);
     let empty = core.until(|state| state.newest().is_none_or(|round| round.outbox.is_empty()));
     if tokio::time::timeout(LAST_FLUSH, empty).await.is_err() {
         tracing::warn!("artifacts were left undelivered");

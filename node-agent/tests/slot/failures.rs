@@ -204,6 +204,22 @@ async fn the_end_of_the_pod_ends_every_process_in_time() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_computed_leaves_before_the_pod_does() {
+    let mut pod = Pod::promoted_with(&["--callback-interval", "60s"]).await;
+    let dapi = Dapi::start().await;
+    assert_eq!(pod.post(START, &start_body(&dapi, 145)).await.status, 200);
+    wait("the first callback", async || dapi.callbacks().len() == 1).await;
+    wait("more to deliver", async || {
+        let round = pod.report().await.round.unwrap();
+        round.generated >= round.accepted + 30
+    })
+    .await;
+    let before = dapi.taken_nonces().len();
+    assert!(pod.end().await.success());
+    assert!(dapi.taken_nonces().len() >= before + 30);
+}
+
 /// Children that ended and were not reaped.
 fn zombies_of(pid: i32) -> usize {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();

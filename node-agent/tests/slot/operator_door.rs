@@ -158,6 +158,9 @@ async fn a_promoted_spare_goes_on_with_the_round_by_itself() {
     let nonces: BTreeSet<i64> = dapi.wait_for_nonces(40).await.into_iter().collect();
     let first_of = |group: i64| nonces.iter().copied().find(|nonce| (nonce - 1) / 4 % 2 == group);
     assert_eq!((first_of(0), first_of(1)), (Some(1 + 10 * 8), Some(5 + 20 * 8)));
+    let mut foreign = request.clone();
+    foreign.running.as_mut().unwrap().model = "org/other".into();
+    assert_eq!(pod.promote(foreign).await.unwrap_err().code(), Code::FailedPrecondition);
     // Told once more, it goes on; DAPI's own request meets the same round.
     let again = pod.promote(request).await.unwrap().round.unwrap();
     assert!(again.generated > 0);
@@ -189,7 +192,7 @@ async fn a_callback_base_replaces_the_host_of_every_callback() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rehearsal_proves_engines_and_way_back_until_an_engine_restarts() {
-    let (pod, dapi) = (Pod::start().await, Dapi::start().await);
+    let (mut pod, dapi) = (Pod::start().await, Dapi::start().await);
     pod.wait_until_ready().await;
     let reasons = pod.report().await.not_ready_reasons;
     assert_eq!(reasons, ["NotRehearsed", "CallbackUnproven"]);
@@ -213,6 +216,14 @@ async fn a_rehearsal_proves_engines_and_way_back_until_an_engine_restarts() {
     assert_eq!(told, expected);
     assert!(dapi.callbacks()[0].nonces().is_empty(), "an empty batch proves the way");
     assert_eq!(pod.report().await.not_ready_reasons, Vec::<String>::new());
+    pod.kill_serve().await;
+    pod.wait_until_ready().await;
+    assert_eq!(
+        pod.report().await.not_ready_reasons,
+        Vec::<String>::new(),
+        "the engines are the same"
+    );
+    assert_eq!(pod.report().await.rehearsal.unwrap().artifacts, rehearsal.artifacts);
     pod.kill("engine-0").await;
     pod.wait_until_ready().await;
     assert_eq!(pod.report().await.not_ready_reasons, ["NotRehearsed"]);

@@ -157,7 +157,9 @@ impl Keeper {
                     Action::Spawn(spec) => {
                         let pid = process::spawn(&spec)
                             .inspect(|pid| tracing::info!(name = spec.name, pid, "started"))
-                            .inspect_err(|error| tracing::error!(name = spec.name, %error, "cannot start"))
+                            .inspect_err(
+                                |error| tracing::error!(name = spec.name, argv = ?spec.argv, %error, "cannot start"),
+                            )
                             .ok();
                         events.push(Event::Spawned(spec.name, pid));
                     }

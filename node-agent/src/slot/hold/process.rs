@@ -10,7 +10,7 @@ use nix::{
     },
     unistd::Pid,
 };
-use std::{io, os::unix::process::CommandExt as _, process::Stdio};
+use std::{io, os::unix::process::CommandExt as _};
 
 /// Makes orphans ours to reap also where hold is not PID 1.
 pub fn adopt_orphans() {
@@ -29,11 +29,7 @@ pub fn spawn(spec: &Spec) -> io::Result<i32> {
         reason = "every end is reaped by waitpid(-1) below; tokio's Child would reap a second time"
     )]
     let mut command = std::process::Command::new(program);
-    command
-        .args(arguments)
-        .envs(&spec.env)
-        .process_group(0)
-        .stdin(Stdio::null());
+    command.args(arguments).envs(&spec.env).process_group(0);
     if !spec.gpu_uuids.is_empty() {
         let visible = spec.gpu_uuids.join(",");
         command

@@ -82,7 +82,7 @@ async fn session(core: &Core, group: u32) -> Result<std::convert::Infallible, Er
     core.update(|state| {
         let entry = &mut state.groups[group as usize];
         entry.phase = Phase::Loading;
-        (entry.pid, entry.starts) = (kept.pid, kept.starts);
+        (entry.pid, entry.starts, entry.boot_id) = (kept.pid, kept.starts, kept.boot_id);
     });
     let mut request = tonic::Request::new(core.config.prepare.clone());
     request.set_timeout(LOAD);

@@ -32,6 +32,7 @@ pub struct Journal {
 
 #[derive(Debug)]
 struct Current {
+    path: PathBuf,
     file: File,
     length: u64,
 }
@@ -71,6 +72,7 @@ impl Journal {
                 let file = OpenOptions::new().append(true).open(path)?;
                 file.set_len(whole as u64)?;
                 self.current = Some(Current {
+                    path: path.clone(),
                     file,
                     length: whole as u64,
                 });
@@ -99,35 +101,33 @@ impl Journal {
     fn create(&mut self, round_id: i64, started: &Record) -> io::Result<()> {
         fs::create_dir_all(&self.folder)?;
         let path = self.folder.join(format!("{round_id:016}{SUFFIX}"));
-        let mut file = OpenOptions::new().create(true).write(true).truncate(true).open(path)?;
+        // Appending: after half a line was cut off, the next one must follow what is left.
+        let mut file = OpenOptions::new().create_new(true).append(true).open(&path)?;
         let line = record::encode(started);
         file.write_all(&line)?;
         self.current = Some(Current {
+            path,
             file,
             length: line.len() as u64,
         });
         Ok(())
     }
 
-    /// Appends. A batch without room for its artifacts is noted without them, so that a resume skips nothing.
+    /// Appends. Old rounds make room; a batch that still has none for its artifacts is noted without them, so that a
+    /// resume skips nothing.
     pub fn append(&mut self, record: &Record) {
         let Some(current) = &mut self.current else {
             return;
         };
         let mut written = current.append(record);
+        if written.is_err() && remove_others(&self.folder, &current.path) {
+            written = current.append(record);
+        }
         if written.is_err()
-            && let Record::Batch {
-                at, group, next, count, ..
-            } = record
+            && let Some(short) = without_artifacts(record)
         {
-            written = current.append(&Record::Batch {
-                at: *at,
-                group: *group,
-                next: *next,
-                count: *count,
-                artifacts: Vec::new(),
-            });
             self.failing = true;
+            written = current.append(&short);
         }
         if let Err(error) = written {
             self.note_failure("append to", &error);
@@ -174,6 +174,31 @@ impl Current {
         self.length += line.len() as u64;
         Ok(())
     }
+}
+
+/// The record of a batch that lists no artifacts; none for any other record.
+fn without_artifacts(record: &Record) -> Option<Record> {
+    match record {
+        Record::Batch {
+            at, group, next, count, ..
+        } => Some(Record::Batch {
+            at: *at,
+            group: *group,
+            next: *next,
+            count: *count,
+            artifacts: Vec::new(),
+        }),
+        Record::Started { .. } | Record::Answered { .. } | Record::Sent { .. } | Record::Ended { .. } => None,
+    }
+}
+
+/// Removes every round but one; true when that freed anything.
+fn remove_others(folder: &Path, kept: &Path) -> bool {
+    let removed = files(folder).map(|files| {
+        let others = files.iter().filter(|path| *path != kept);
+        others.filter(|path| fs::remove_file(path).is_ok()).count()
+    });
+    removed.is_ok_and(|count| count > 0)
 }
 
 /// The files of a journal folder, oldest first.
@@ -268,5 +293,63 @@ mod tests {
         journal.begin(1, &started(1));
         journal.append(&batch(1));
         assert!(journal.is_failing());
+    }
+
+    /// A memory file system of one page, as a pod's volume with a size limit is one; needs root.
+    struct Volume(tempfile::TempDir);
+
+    impl Volume {
+        fn mount() -> Option<Self> {
+            let folder = tempfile::tempdir().unwrap();
+            let flags = nix::mount::MsFlags::empty();
+            let mounted = nix::mount::mount(Some("tmpfs"), folder.path(), Some("tmpfs"), flags, Some("size=16k"));
+            match mounted {
+                Ok(()) => Some(Self(folder)),
+                Err(error) => {
+                    eprintln!("not run: a small file system cannot be mounted here: {error}");
+                    None
+                }
+            }
+        }
+    }
+
+    impl Drop for Volume {
+        fn drop(&mut self) {
+            if let Err(error) = nix::mount::umount(self.0.path()) {
+                eprintln!("{} stays mounted: {error}", self.0.path().display());
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_volume_loses_artifacts_first_and_never_a_whole_record() {
+        let Some(volume) = Volume::mount() else { return };
+        let (mut journal, _) = Journal::open(volume.0.path().to_owned());
+        journal.begin(1, &started(1));
+        let long = |next: u64| Record::Batch {
+            at: 5,
+            group: 0,
+            next,
+            count: 32,
+            artifacts: vec![(1, "A".repeat(32)); 32],
+        };
+        for next in 1..200 {
+            journal.append(&long(next));
+        }
+        assert!(journal.is_failing());
+        drop(journal);
+        let (mut second, rounds) = Journal::open(volume.0.path().to_owned());
+        let round = Round::replay(&rounds[0]).unwrap();
+        assert!(
+            round.next[0] > 10,
+            "positions fit where artifacts no longer do: {:?}",
+            round.next
+        );
+        assert!(round.outbox.len() < round.generated as usize);
+        second.begin(2, &started(2));
+        second.append(&batch(1));
+        assert!(!second.is_failing(), "the next round takes the room of the old one");
+        let (_, rounds) = Journal::open(volume.0.path().to_owned());
+        assert_eq!(rounds.last().map(Vec::len), Some(2));
     }
 }

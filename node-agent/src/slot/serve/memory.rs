@@ -55,6 +55,30 @@ pub struct Assignment {
     pub callback_base: String,
 }
 
+/// Which lives of the engines something is about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineLives {
+    /// Life of hold.
+    pub boot_id: u64,
+    /// Starts of all engines in it.
+    pub starts: u32,
+}
+
+/// The last rehearsal; the default is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rehearsed {
+    /// Unix milliseconds of its end.
+    pub time_ms: i64,
+    /// The engines that rehearsed.
+    pub lives: EngineLives,
+    /// Nonce and vector.
+    pub artifacts: Vec<(i32, String)>,
+    /// Speed.
+    pub nonces_per_second_milli: u64,
+    /// Empty on success.
+    pub error: String,
+}
+
 /// Everything that is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Memory {
@@ -66,6 +90,8 @@ pub struct Memory {
     pub stopped: bool,
     /// A callback to DAPI was answered once.
     pub callback_proven: bool,
+    /// Counts for as long as the same engines live.
+    pub rehearsed: Rehearsed,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -78,6 +104,8 @@ struct File {
     stopped: bool,
     #[serde(default)]
     callback_proven: bool,
+    #[serde(default)]
+    rehearsed: Rehearsed,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -123,6 +151,7 @@ impl Memory {
             assignment: file.assignment,
             stopped: file.stopped,
             callback_proven: file.callback_proven,
+            rehearsed: file.rehearsed,
         })
     }
 
@@ -143,6 +172,7 @@ impl Memory {
             assignment: self.assignment.clone(),
             stopped: self.stopped,
             callback_proven: self.callback_proven,
+            rehearsed: self.rehearsed.clone(),
         };
         let temporary = path.with_extension("new");
         serde_json::to_vec(&file)

@@ -177,6 +177,16 @@ fn promote(core: &Core, state: &mut State, request: PromoteRequest, now_ms: i64)
         .map(round::admission::from_operator)
         .transpose()
         .map_err(Status::invalid_argument)?;
+    if let Some(running) = &running
+        && (running.model != core.config.model() || running.scheme != core.config.prepare.scheme)
+    {
+        return Err(Status::failed_precondition(format!(
+            "the running round is of {} by {}: this pod has {}",
+            running.model,
+            running.scheme,
+            core.config.model()
+        )));
+    }
     state.memory.note(key);
     state.memory.assignment = Some(Assignment {
         deployment_uid: key.deployment_uid.clone(),

@@ -34,7 +34,7 @@ fn take(core: &Core, process: &ProcState) {
         for (group, entry) in state.groups.iter_mut().enumerate() {
             if process_name(group as u32) == process.name {
                 entry.pid = process.pid;
-                entry.starts = process.starts;
+                (entry.starts, entry.boot_id) = (process.starts, process.boot_id);
             }
         }
     });

@@ -2,11 +2,12 @@
 
 use super::{
     config::Config,
+    memory::Rehearsed,
     round::Round,
     state::{Phase, State},
 };
 use crds::conditions::Reason;
-use proto::v1::{Door, Resume, RoundProgress, RoundState, SlotKey, SlotReport};
+use proto::v1::{Artifact, Door, Rehearsal, Resume, RoundProgress, RoundState, SlotKey, SlotReport};
 
 /// The whole report.
 pub fn render(state: &State, config: &Config, now_ms: i64) -> SlotReport {
@@ -32,13 +33,31 @@ pub fn render(state: &State, config: &Config, now_ms: i64) -> SlotReport {
                 ..progress(round, now_ms)
             },
         )),
-        rehearsal: Some(state.rehearsal.clone()),
+        rehearsal: Some(rehearsal(&state.memory.rehearsed)),
         journal_free_bytes: state.journal_free,
         not_ready_reasons: not_ready(state, config)
             .into_iter()
             .map(|reason| reason.to_string())
             .collect(),
         weights_digest: digest(state),
+    }
+}
+
+/// A rehearsal as the wire shows it.
+pub fn rehearsal(rehearsed: &Rehearsed) -> Rehearsal {
+    Rehearsal {
+        time_ms: rehearsed.time_ms,
+        artifacts: rehearsed
+            .artifacts
+            .iter()
+            .map(|(nonce, vector_b64)| Artifact {
+                nonce: *nonce,
+                vector: kernels::artifact::from_base64(vector_b64).unwrap_or_default(),
+            })
+            .collect(),
+        nonces_per_second_milli: rehearsed.nonces_per_second_milli,
+        error: rehearsed.error.clone(),
+        engine_starts: rehearsed.lives.starts,
     }
 }
 
@@ -109,8 +128,8 @@ fn digest(state: &State) -> String {
 
 /// Everything that keeps the slot from being ready, in the words of the conditions.
 pub fn not_ready(state: &State, config: &Config) -> Vec<Reason> {
-    let rehearsal = &state.rehearsal;
-    let void = rehearsal.time_ms == 0 || rehearsal.engine_starts != state.engine_starts();
+    let rehearsed = &state.memory.rehearsed;
+    let void = rehearsed.time_ms == 0 || rehearsed.lives != state.engine_lives();
     let wrong_weights = !config.weights_digest.is_empty()
         && state
             .groups
@@ -120,7 +139,7 @@ pub fn not_ready(state: &State, config: &Config) -> Vec<Reason> {
         (state.ready() < config.replicas as usize, Reason::BackendsMissing),
         (wrong_weights, Reason::WeightsMismatch),
         (void, Reason::NotRehearsed),
-        (!void && !rehearsal.error.is_empty(), Reason::RehearsalFailed),
+        (!void && !rehearsed.error.is_empty(), Reason::RehearsalFailed),
         (!state.memory.callback_proven, Reason::CallbackUnproven),
         (
             state.journal.is_failing() || state.journal_free < config.journal_min_free,

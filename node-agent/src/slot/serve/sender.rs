@@ -14,8 +14,28 @@ use std::{sync::Arc, time::Duration};
 
 /// A callback that takes longer has failed.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// A callback's connection must stand within this time.
+const CONNECT: Duration = Duration::from_secs(3);
 /// Bytes of an answer that are read.
 const MAX_ANSWER: usize = 4_096;
+
+/// The client of every callback. An image without root certificates can still call back over plain HTTP.
+pub fn client() -> Result<reqwest::Client, reqwest::Error> {
+    let builder = || {
+        reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT)
+            .http1_only()
+    };
+    builder().build().or_else(|error| {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "no root certificates: callbacks over HTTPS will fail"
+        );
+        builder().tls_certs_only([]).build()
+    })
+}
 
 /// What to do next.
 enum Plan {
@@ -36,7 +56,9 @@ pub async fn run(core: Arc<Core>, client: reqwest::Client) {
                     outcome = post(&client, &url, &body) => outcome,
                     () = core.until(|state| !may_send(state, id)) => Outcome::Transient,
                 };
-                core.update(|state| conclude(state, id, outcome, now_ms()));
+                if core.update(|state| conclude(state, id, outcome, now_ms())) {
+                    core.remember(|state| state.memory.callback_proven = true);
+                }
             }
             Plan::WaitUntil(at) => {
                 let pause = Duration::from_millis((at - now_ms()).max(1).unsigned_abs());
@@ -101,9 +123,10 @@ pub fn generated_body(request: &RoundRequest, artifacts: &[Value]) -> Value {
     })
 }
 
-fn conclude(state: &mut State, id: i64, outcome: Outcome, now_ms: i64) {
+/// True: this is the first callback of this pod that was taken.
+fn conclude(state: &mut State, id: i64, outcome: Outcome, now_ms: i64) -> bool {
     let Some(round) = state.rounds.back_mut().filter(|round| round.id == id) else {
-        return;
+        return false;
     };
     let left = round.outbox.finish(outcome, now_ms) as u64;
     if left > 0 {
@@ -116,9 +139,9 @@ fn conclude(state: &mut State, id: i64, outcome: Outcome, now_ms: i64) {
             accepted,
             refused,
         });
-        state.memory.callback_proven |= accepted > 0;
     }
     state.drop_late(now_ms);
+    left > 0 && outcome == Outcome::Accepted && !state.memory.callback_proven
 }
 
 /// Posts once.

@@ -6,6 +6,8 @@ use proto::v1::{ExamNotice, Frame, StageHeights};
 
 /// Blocks come no faster than this, on any network.
 const FASTEST_BLOCK_MS: i64 = 100;
+/// What was believed is forgotten when nothing plausible followed for so long.
+const STALE_MS: i64 = 60_000;
 /// Blocks a first look at a new source may be ahead beyond what time allows.
 const SLACK_BLOCKS: i64 = 3;
 
@@ -18,6 +20,8 @@ pub struct View {
     pub block_hash: String,
     /// When it was told, Unix milliseconds of this machine.
     pub seen_ms: i64,
+    /// Whether an earlier frame made this height plausible. A first frame is believed, but ends nothing.
+    pub confirmed: bool,
     /// An exam announced or running.
     pub exam: Option<ExamNotice>,
     /// Heights of the epoch.
@@ -30,6 +34,7 @@ pub fn accept(before: Option<&View>, frame: Frame, chain_id: &str, now_ms: i64) 
     if frame.height <= 0 || (!chain_id.is_empty() && frame.chain_id != chain_id) {
         return None;
     }
+    let before = before.filter(|before| now_ms - before.seen_ms <= STALE_MS);
     if let Some(before) = before {
         let possible = before.height + SLACK_BLOCKS + (now_ms - before.seen_ms).max(0) / FASTEST_BLOCK_MS;
         let same_block = frame.height == before.height && frame.block_hash == before.block_hash;
@@ -41,6 +46,7 @@ pub fn accept(before: Option<&View>, frame: Frame, chain_id: &str, now_ms: i64) 
         height: frame.height,
         block_hash: frame.block_hash,
         seen_ms: now_ms,
+        confirmed: before.is_some(),
         exam: frame.exam,
         heights: frame.heights,
     })
@@ -82,6 +88,16 @@ mod tests {
         let accepted = |height, now| accept(Some(&before), frame(height, "B"), "", now).is_some();
         assert!(accepted(103, 1_000) && !accepted(104, 1_000));
         assert!(accepted(113, 2_000) && !accepted(114, 2_000));
-        assert!(!accepted(i64::MAX, 100_000_000));
+        assert!(!accepted(i64::MAX, 61_000));
+    }
+
+    #[test]
+    fn a_false_first_height_ends_nothing_and_is_forgotten_in_time() {
+        let first = view(1_000_000);
+        assert!(!first.confirmed);
+        assert!(accept(Some(&first), frame(101, "B"), "", 61_000).is_none());
+        let later = accept(Some(&first), frame(101, "B"), "", 61_001).unwrap();
+        assert!(!later.confirmed);
+        assert!(accept(Some(&later), frame(102, "C"), "", 62_000).unwrap().confirmed);
     }
 }

@@ -12,7 +12,6 @@ use super::{
     state::{Group, State},
 };
 use crate::slot::clock::now_ms;
-use proto::v1::Rehearsal;
 use std::collections::VecDeque;
 
 /// The state to begin with.
@@ -30,12 +29,12 @@ pub fn first_state(config: &Config) -> State {
         groups: vec![Group::default(); config.replicas as usize],
         rounds: recover(&told, config.replicas),
         jobs: Jobs::new(config.replicas),
-        rehearsal: Rehearsal::default(),
         signal: None,
         journal,
         journal_free: u64::MAX,
         start_times: Vec::new(),
         totals: [0; 3],
+        closing: false,
     };
     if state.memory.assignment.is_none() {
         // Without a slot there is nothing to go on with.

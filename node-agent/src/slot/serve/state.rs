@@ -7,7 +7,7 @@ use super::{
         Journal,
         record::{End, Record},
     },
-    memory::Memory,
+    memory::{EngineLives, Memory},
     request::RoundRequest,
     round::{
         Round,
@@ -15,7 +15,7 @@ use super::{
     },
     signal::View,
 };
-use proto::v1::{ArtifactBatch, EngineStart, Rehearsal, ValidateRequest};
+use proto::v1::{ArtifactBatch, EngineStart, ValidateRequest};
 use std::{
     collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -48,6 +48,8 @@ pub struct Group {
     pub pid: i32,
     /// Times hold started it.
     pub starts: u32,
+    /// Life of hold that counted them.
+    pub boot_id: u64,
     /// Digest of the weights it loaded.
     pub weights_digest: String,
     /// The round it computes.
@@ -90,8 +92,6 @@ pub struct State {
     pub rounds: VecDeque<Round>,
     /// Validation.
     pub jobs: Jobs,
-    /// The last rehearsal; default: none.
-    pub rehearsal: Rehearsal,
     /// The chain, if anybody tells.
     pub signal: Option<View>,
     /// The journal.
@@ -102,6 +102,8 @@ pub struct State {
     pub start_times: Vec<(StartPhase, f64)>,
     /// Sums over all rounds of this process: generated, accepted, refused.
     pub totals: [u64; 3],
+    /// This process is about to end: what waits must leave now.
+    pub closing: bool,
 }
 
 impl State {
@@ -125,9 +127,12 @@ impl State {
         self.groups.iter().filter(|group| group.phase == Phase::Ready).count()
     }
 
-    /// Starts of all engines together; a rehearsal counts for exactly one such number.
-    pub fn engine_starts(&self) -> u32 {
-        self.groups.iter().map(|group| group.starts).sum()
+    /// Which lives of the engines these are; a rehearsal counts for exactly one such value.
+    pub fn engine_lives(&self) -> EngineLives {
+        EngineLives {
+            boot_id: self.groups.iter().map(|group| group.boot_id).max().unwrap_or(0),
+            starts: self.groups.iter().map(|group| group.starts).sum(),
+        }
     }
 
     /// Begins a round; answers its id.
@@ -211,6 +216,13 @@ impl State {
         if !self.is_active(id) {
             return;
         }
+        if batch.rejected_non_finite > 0 {
+            tracing::warn!(
+                group,
+                count = batch.rejected_non_finite,
+                "the engine computed what is not finite"
+            );
+        }
         self.note(&Record::Batch {
             at: now_ms,
             group,
@@ -274,7 +286,7 @@ impl State {
     pub fn callback_interval_ms(&self, usual_ms: i64) -> i64 {
         let height = self.signal.as_ref().map(|view| view.height);
         match self.newest() {
-            Some(round) if !round.is_active() || ending::must_hurry(round.ends, height) => {
+            Some(round) if self.closing || !round.is_active() || ending::must_hurry(round.ends, height) => {
                 usual_ms.min(HURRY_INTERVAL_MS)
             }
             _ => usual_ms,
@@ -283,7 +295,8 @@ impl State {
 
     /// Ends a round that nobody ended, gives up what is late, forgets old results. True: a round ended.
     pub fn tick(&mut self, stage_ms: i64, now_ms: i64) -> bool {
-        let height = self.signal.as_ref().map(|view| view.height);
+        let confirmed = self.signal.as_ref().filter(|view| view.confirmed);
+        let height = confirmed.map(|view| view.height);
         let overdue = self
             .active()
             .is_some_and(|round| ending::is_overdue(round.id, round.ends, height, now_ms, stage_ms));

@@ -65,16 +65,13 @@ pub async fn start(core: &Core, body: &[u8]) -> Answer {
             groups: state.groups.len() as u32,
         };
         match admission::decide(&request, &situation) {
-            Admission::Start(resume) => {
-                // A stop of days ago must not cost an exam.
-                state.memory.stopped = false;
-                Ok(state.begin_round(request.clone(), resume, now))
-            }
+            Admission::Start(resume) => Ok(state.begin_round(request.clone(), resume, now)),
             refusal => Err(refusal),
         }
     });
     match begun {
         Ok(id) => {
+            note_assignment(core, &request);
             tracing::info!(
                 height = request.height,
                 seed = request.seed,
@@ -97,6 +94,23 @@ pub async fn start(core: &Core, body: &[u8]) -> Answer {
             StatusCode::CONFLICT,
             "PoC generation already in progress for another round",
         ),
+    }
+}
+
+/// What a start says of the assignment.
+fn note_assignment(core: &Core, request: &RoundRequest) {
+    let (stopped, held) = core.read(|state| (state.memory.stopped, state.memory.assignment.clone()));
+    if stopped {
+        // A stop of days ago must not cost an exam.
+        core.remember(|state| state.memory.stopped = false);
+    }
+    if let Some(held) = held.filter(|held| held.node_num != 0 && held.node_num != request.node_num) {
+        // Not refused: nonces computed twice are harmless, a refused start costs the epoch.
+        tracing::warn!(
+            expected = held.node_num,
+            asked = request.node_num,
+            "the round is for another node number"
+        );
     }
 }
 

@@ -4,8 +4,9 @@
 use crate::slot::{
     clock::now_ms,
     serve::{
-        memory::Assignment,
+        memory::{Assignment, Rehearsed},
         outbox::Outcome,
+        report,
         request::RoundRequest,
         sender,
         state::{Core, Phase},
@@ -34,10 +35,10 @@ pub async fn run(core: &Core, client: &reqwest::Client, request: RehearseRequest
         .round
         .ok_or_else(|| Status::invalid_argument("a rehearsal needs a round"))?
         .into();
-    let (active, engine_starts, assignment) = core.read(|state| {
+    let (active, lives, assignment) = core.read(|state| {
         (
             state.active().is_some(),
-            state.engine_starts(),
+            state.engine_lives(),
             state.memory.assignment.clone(),
         )
     });
@@ -61,19 +62,22 @@ pub async fn run(core: &Core, client: &reqwest::Client, request: RehearseRequest
     {
         error.clone_from(reason);
     }
-    let rehearsal = Rehearsal {
+    let rehearsed = Rehearsed {
         time_ms: now_ms(),
-        artifacts,
+        lives,
+        artifacts: artifacts
+            .into_iter()
+            .map(|artifact| (artifact.nonce, kernels::artifact::to_base64(&artifact.vector)))
+            .collect(),
         nonces_per_second_milli,
         error,
-        engine_starts,
     };
+    let rehearsal = report::rehearsal(&rehearsed);
     core.remember(|state| {
-        state.rehearsal = rehearsal.clone();
-        if let Ok(tried) = proven {
-            state.memory.callback_proven |= tried;
-        } else {
-            state.memory.callback_proven = false;
+        state.memory.rehearsed = rehearsed;
+        match proven {
+            Ok(tried) => state.memory.callback_proven |= tried,
+            Err(_) => state.memory.callback_proven = false,
         }
     });
     Ok(rehearsal)

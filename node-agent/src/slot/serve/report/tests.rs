@@ -8,11 +8,11 @@ use crate::slot::serve::{
         Journal,
         record::{End, Record},
     },
-    memory::{Assignment, Memory},
+    memory::{Assignment, EngineLives, Memory},
     round::tests::request,
     state::Group,
 };
-use proto::v1::{PrepareRequest, Rehearsal};
+use proto::v1::PrepareRequest;
 use std::collections::VecDeque;
 
 fn config() -> Config {
@@ -44,6 +44,7 @@ fn ready(folder: &std::path::Path) -> State {
     let group = Group {
         phase: Phase::Ready,
         starts: 1,
+        boot_id: 9,
         weights_digest: "sha256:good".into(),
         ..Group::default()
     };
@@ -58,21 +59,22 @@ fn ready(folder: &std::path::Path) -> State {
                 callback_base: String::new(),
             }),
             callback_proven: true,
+            rehearsed: Rehearsed {
+                time_ms: 5,
+                lives: EngineLives { boot_id: 9, starts: 2 },
+                ..Rehearsed::default()
+            },
             ..Memory::default()
         },
         groups: vec![group.clone(), group],
         rounds: VecDeque::new(),
         jobs: Jobs::new(2),
-        rehearsal: Rehearsal {
-            time_ms: 5,
-            engine_starts: 2,
-            ..Rehearsal::default()
-        },
         signal: None,
         journal,
         journal_free: 1_000,
         start_times: Vec::new(),
         totals: [0; 3],
+        closing: false,
     }
 }
 
@@ -107,9 +109,14 @@ fn each_reason_is_told_by_its_name() {
         ["NotRehearsed"],
         "a restart voids the rehearsal"
     );
-    assert_eq!(told(|s| s.rehearsal = Rehearsal::default()), ["NotRehearsed"]);
     assert_eq!(
-        told(|s| s.rehearsal.error = "engine 1: gone".into()),
+        told(|s| s.groups.iter_mut().for_each(|group| group.boot_id = 10)),
+        ["NotRehearsed"],
+        "so does a restart of the container, in which starts are counted anew"
+    );
+    assert_eq!(told(|s| s.memory.rehearsed = Rehearsed::default()), ["NotRehearsed"]);
+    assert_eq!(
+        told(|s| s.memory.rehearsed.error = "engine 1: gone".into()),
         ["RehearsalFailed"]
     );
     assert_eq!(told(|s| s.memory.callback_proven = false), ["CallbackUnproven"]);

@@ -66,6 +66,7 @@ mod tests {
             height: 150,
             block_hash: String::new(),
             seen_ms: 0,
+            confirmed: true,
             exam,
             heights,
         }

@@ -1,6 +1,7 @@
 //! A round's story, told by records.
 
 use super::*;
+use proptest::prelude::*;
 
 pub fn request() -> RoundRequest {
     RoundRequest {
@@ -142,4 +143,58 @@ fn a_group_without_nonces_left_has_no_work() {
     assert!(round.has_work(0) && round.has_work(1) && !round.has_work(2));
     round.next[0] = enumeration(&round.request, 0, 2).unwrap().len();
     assert!(!round.has_work(0));
+}
+
+/// What may happen in a round: a batch of a group, or some of what waits leaves.
+#[derive(Debug, Clone)]
+enum Step {
+    Batch { group: u32, count: u8, lost: bool },
+    Sent { accepted: u8, refused: u8 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..2_u32, 0..6_u8, prop::bool::weighted(0.1)).prop_map(|(group, count, lost)| Step::Batch {
+            group,
+            count,
+            lost
+        }),
+        (0..8_u8, 0..3_u8).prop_map(|(accepted, refused)| Step::Sent { accepted, refused }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_successor_that_starts_where_the_report_says_leaves_nothing_undelivered_behind(
+        steps in prop::collection::vec(step(), 0..40),
+    ) {
+        let mut round = Round::replay(&[started()]).unwrap();
+        // Indices that wait, oldest first, as a plain list.
+        let mut waiting: Vec<(u32, u64)> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Batch { group, count, lost } => {
+                    let from = round.next[group as usize];
+                    let next = from + u64::from(count);
+                    // The engine found one of them not finite: it has no artifact.
+                    let indices = from + u64::from(lost && count > 0)..next;
+                    waiting.extend(indices.clone().map(|index| (group, index)));
+                    let nonces: Vec<i32> = indices.map(|index| index as i32).collect();
+                    round.apply(&batch(1_000, group, next, &nonces));
+                }
+                Step::Sent { accepted, refused } => {
+                    let accepted = u64::from(accepted).min(waiting.len() as u64);
+                    let refused = u64::from(refused).min(waiting.len() as u64 - accepted);
+                    waiting.drain(..(accepted + refused) as usize);
+                    round.apply(&Record::Sent { at: 2_000, accepted, refused });
+                }
+            }
+            for group in 0..2 {
+                let resume = round.resume_from(group);
+                prop_assert!(resume <= round.next[group as usize]);
+                prop_assert!(waiting.iter().all(|(g, index)| *g != group || *index >= resume));
+            }
+            prop_assert_eq!(round.outbox.len(), waiting.len());
+        }
+    }
 }
