@@ -1,0 +1,119 @@
+//! What a pod is told when it gets a slot: a round that runs goes on there from where it was. Pure.
+
+use std::collections::BTreeMap;
+
+use super::steps::{Demote, Promote};
+use super::world::{Assignment, Holder, World};
+use crate::model_deployment::observed::{PodSeen, Round, Start, Told};
+
+/// How long requests in flight may finish on a pod that loses its slot.
+const DRAIN_MILLIS: u32 = 200;
+
+/// The round that runs now, as this slot must continue it. From what pods of this slot were asked; else from what another
+/// slot of the deployment was asked, which differs in the number alone.
+pub fn running(world: &World<'_>, slot: i32) -> Option<Start> {
+    let exam = world.exam.as_ref()?;
+    let node_id = world.seen.node_id(slot);
+    if exam.preserved.contains(&node_id) {
+        return None;
+    }
+    let asked = |rounds: &[Round]| -> Option<Start> {
+        rounds
+            .iter()
+            .filter(|round| round.height == exam.height)
+            .find_map(|round| round.request.clone())
+    };
+    if let Some(own) = world.seen.rounds.get(&node_id).and_then(|rounds| asked(rounds)) {
+        return Some(own);
+    }
+    let node_num = world.seen.node_num(slot)?;
+    let other = world.seen.rounds.values().find_map(|rounds| asked(rounds))?;
+    Some(Start { node_num, ..other })
+}
+
+/// Per group, the first index that no pod of this slot delivered.
+pub fn resume(world: &World<'_>, slot: i32) -> BTreeMap<u32, u64> {
+    let Some(exam) = &world.exam else {
+        return BTreeMap::new();
+    };
+    let mut next = BTreeMap::new();
+    let rounds = world.seen.rounds.get(&world.seen.node_id(slot));
+    for round in rounds.into_iter().flatten().filter(|round| round.height == exam.height) {
+        for (group, index) in &round.next {
+            let known: &mut u64 = next.entry(*group).or_default();
+            *known = (*known).max(*index);
+        }
+    }
+    next
+}
+
+/// What the holder of a slot must have been told.
+pub fn telling(world: &World<'_>, slot: i32, generation: i64) -> Told {
+    let callback_base = world
+        .seen
+        .host
+        .as_ref()
+        .map(|host| {
+            let seen = host.status.as_ref().and_then(|status| status.callback_url.clone());
+            let expected = host
+                .spec
+                .network_node
+                .external
+                .as_ref()
+                .map(|external| external.expected_callback_url.clone());
+            seen.or(expected).unwrap_or_default()
+        })
+        .unwrap_or_default();
+    Told {
+        generation,
+        node_num: world.seen.node_num(slot).unwrap_or_default(),
+        callback_base,
+    }
+}
+
+/// The promote of a slot's pod. A pod that does not know this assignment yet hears of the running round too.
+pub fn promote(world: &World<'_>, slot: i32, assignment: &Assignment, holder: &Holder) -> Option<Promote> {
+    let pod = world.pod_of(holder)?;
+    let knows = world
+        .live(pod)
+        .is_some_and(|live| live.slot == slot && live.generation == assignment.generation && live.door_open);
+    let told = telling(world, slot, assignment.generation);
+    let running = if knows { None } else { running(world, slot) };
+    Some(Promote {
+        pod: holder.name.clone(),
+        pod_uid: holder.uid.clone(),
+        address: pod.address.clone(),
+        slot,
+        generation: assignment.generation,
+        node_id: world.seen.node_id(slot),
+        node_num: told.node_num,
+        callback_base: told.callback_base,
+        resume: if running.is_some() {
+            resume(world, slot)
+        } else {
+            BTreeMap::new()
+        },
+        running,
+    })
+}
+
+/// True when the pod must be told (again) that it holds the slot.
+pub fn promote_is_due(world: &World<'_>, slot: i32, assignment: &Assignment, pod: &PodSeen) -> bool {
+    let Some(live) = world.live(pod).filter(|_| world.connected(pod)) else {
+        return false;
+    };
+    let reported = live.slot == slot && live.generation == assignment.generation && live.door_open;
+    !reported || live.told.as_ref() != Some(&telling(world, slot, assignment.generation))
+}
+
+/// The demote of a pod that loses a slot.
+pub fn demote(name: &str, pod: &PodSeen, slot: i32, generation: i64) -> Demote {
+    Demote {
+        pod: name.to_owned(),
+        pod_uid: pod.uid.clone(),
+        address: pod.address.clone(),
+        slot,
+        generation,
+        drain_millis: DRAIN_MILLIS,
+    }
+}

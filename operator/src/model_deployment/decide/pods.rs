@@ -1,0 +1,184 @@
+//! Which pods to make and which to delete. Nothing is deleted because something is absent or unknown, and never many at
+//! once without a person. Pure.
+
+use std::collections::BTreeMap;
+
+use super::planner::{Plan, Rollout};
+use super::world::{Health, World};
+use crate::gate::{ActionKind, Verdict};
+use crate::model_deployment::observed::PodSeen;
+
+/// Most pods made in one pass.
+const CREATE_AT_ONCE: usize = 64;
+/// A pod on a lost machine is deleted by force after its slot has moved and this long has passed.
+const FORGET_LOST_MILLIS: i64 = 300_000;
+
+/// One pod to delete.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Removal {
+    /// Name.
+    pub name: String,
+    /// UID precondition.
+    pub uid: String,
+    /// 0 = by force.
+    pub grace_seconds: Option<u32>,
+}
+
+impl Removal {
+    fn of(name: &str, pod: &PodSeen, grace_seconds: Option<u32>) -> Self {
+        Self {
+            name: name.to_owned(),
+            uid: pod.uid.clone(),
+            grace_seconds,
+        }
+    }
+}
+
+/// Largest number of live pods that may be deleted in one pass without a person: one, or a fifth.
+pub fn breaker_limit(pods: usize) -> usize {
+    (pods / 5).max(1)
+}
+
+/// Adds pods to make and to delete to the plan.
+pub fn plan(world: &World<'_>, plan: &mut Plan) {
+    let holders = plan.holders();
+    let spec = &world.seen.deployment.spec;
+    let wanted = usize::try_from(spec.slots.max(0) + spec.spares.max(0)).unwrap_or_default();
+    let health: BTreeMap<&String, Health> = world
+        .seen
+        .pods
+        .iter()
+        .map(|(name, pod)| (name, world.health(pod)))
+        .collect();
+    let lost = health.values().filter(|health| **health == Health::Lost).count();
+    // Many silent machines at once are an outage of ours, not of theirs: nothing is replaced, nothing forgotten.
+    let believe_lost = lost <= breaker_limit(world.seen.pods.len());
+    let counted = health
+        .values()
+        .filter(|health| match health {
+            Health::Usable | Health::Starting => true,
+            Health::Lost => !believe_lost,
+            Health::Dead | Health::Leaving => false,
+        })
+        .count();
+    plan.create = wanted.saturating_sub(counted).min(CREATE_AT_ONCE);
+    bury(world, plan, &holders, believe_lost);
+    let mut live = Vec::new();
+    if counted > wanted {
+        live = surplus(world, &holders, counted - wanted);
+    } else if counted == wanted && plan.create == 0 {
+        live = stale_spare(world, plan, &holders).into_iter().collect();
+    }
+    withhold_mass_deletion(world, plan, &mut live);
+    plan.remove.extend(live);
+}
+
+/// Pods that ended, and pods on machines lost for long: they run no engine that we could still lose.
+fn bury(world: &World<'_>, plan: &mut Plan, holders: &BTreeMap<String, i32>, believe_lost: bool) {
+    for (name, pod) in world.seen.pods.iter().filter(|(name, _)| !holders.contains_key(*name)) {
+        let machine_down = world.machine(pod).is_some_and(|machine| {
+            !machine.ready && world.seen.now_ms - machine.ready_since_ms >= FORGET_LOST_MILLIS
+        });
+        match world.health(pod) {
+            Health::Dead => plan.remove.push(Removal::of(name, pod, None)),
+            Health::Lost | Health::Leaving if machine_down && believe_lost => {
+                plan.remove.push(Removal::of(name, pod, Some(0)));
+            }
+            Health::Usable | Health::Starting | Health::Lost | Health::Leaving => {}
+        }
+    }
+}
+
+/// Pods beyond what the spec wants, the least useful first.
+fn surplus(world: &World<'_>, holders: &BTreeMap<String, i32>, count: usize) -> Vec<Removal> {
+    if !matches!(
+        world.ask(ActionKind::Spare, world.spare_lead_millis()),
+        Verdict::Allow { .. }
+    ) {
+        return Vec::new();
+    }
+    let mut free: Vec<(&String, &PodSeen)> = world
+        .seen
+        .pods
+        .iter()
+        .filter(|(name, pod)| {
+            !holders.contains_key(*name) && matches!(world.health(pod), Health::Usable | Health::Starting)
+        })
+        .collect();
+    free.sort_by_key(|(name, pod)| {
+        let machine_bad = world
+            .machine(pod)
+            .is_some_and(|machine| machine.excluded || machine.leaving);
+        (
+            pod.revision == world.revision,
+            !machine_bad && !world.gpu_finding(pod),
+            world.health(pod) == Health::Usable,
+            world.proof(name).ran(),
+            std::cmp::Reverse(pod.created_ms),
+            (*name).clone(),
+        )
+    });
+    free.into_iter()
+        .take(count)
+        .map(|(name, pod)| Removal::of(name, pod, None))
+        .collect()
+}
+
+/// One pod without a slot that has an older revision, or sits on an excluded machine: deleted so that a new one is made.
+/// The next one waits until its successor is rehearsed, so that a bad revision costs one spare.
+fn stale_spare(world: &World<'_>, plan: &mut Plan, holders: &BTreeMap<String, i32>) -> Option<Removal> {
+    let free = |name: &str| !holders.contains_key(name);
+    let unproven_successor = world.seen.pods.iter().any(|(name, pod)| {
+        free(name)
+            && pod.revision == world.revision
+            && matches!(world.health(pod), Health::Usable | Health::Starting)
+            && !world.proof(name).ran()
+    });
+    if unproven_successor || !plan.moves.is_empty() {
+        return None;
+    }
+    let paused = world.seen.deployment.spec.rollout.paused;
+    let (name, pod) = world.seen.pods.iter().find(|(name, pod)| {
+        let excluded = world.machine(pod).is_some_and(|machine| machine.excluded);
+        free(name)
+            && matches!(world.health(pod), Health::Usable | Health::Starting)
+            && (excluded || (pod.revision != world.revision && !paused))
+    })?;
+    // A pod that never came up has nothing to lose.
+    if world.health(pod) == Health::Usable {
+        let verdict = world.ask(ActionKind::Spare, world.spare_lead_millis());
+        plan.asked.push((ActionKind::Spare, verdict));
+        if let Verdict::Wait { reason, .. } | Verdict::Deny { reason } = verdict {
+            if plan.rollout != Rollout::Done {
+                plan.rollout = Rollout::Window(reason.to_string());
+            }
+            return None;
+        }
+    }
+    if plan.rollout == Rollout::Spare {
+        plan.rollout = Rollout::Running;
+    }
+    Some(Removal::of(name, pod, None))
+}
+
+fn withhold_mass_deletion(world: &World<'_>, plan: &mut Plan, live: &mut Vec<Removal>) {
+    let limit = breaker_limit(world.seen.pods.len());
+    if live.len() <= limit {
+        return;
+    }
+    let armed = world
+        .seen
+        .host
+        .as_ref()
+        .and_then(|host| host.metadata.annotations.as_ref())
+        .is_some_and(|annotations| annotations.contains_key(crds::labels::REARM));
+    if !armed {
+        plan.breaker = Some(format!(
+            "{} of {} pods would be deleted at once and {limit} are allowed; to let it happen annotate the GonkaHost with {}=REASON",
+            live.len(),
+            world.seen.pods.len(),
+            crds::labels::REARM
+        ));
+        live.clear();
+    }
+}

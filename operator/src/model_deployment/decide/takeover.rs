@@ -1,0 +1,250 @@
+//! Why a slot should leave its pod, and which pod may have it. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::handoff;
+use super::rehearsal::Proof;
+use super::world::{Assignment, Health, World};
+use crate::facts::Facts;
+use crate::model_deployment::observed::{Link, Machine, PodSeen};
+
+/// Why a slot changes hands, or its slice is rewritten.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, strum::Display, strum::IntoStaticStr)]
+pub enum Cause {
+    /// No pod holds it.
+    Vacant,
+    /// The pod is not there any more.
+    PodGone,
+    /// The pod ended.
+    PodEnded,
+    /// The pod has no address any more: its machine starts again.
+    AddressLost,
+    /// The pod is being deleted.
+    PodLeaving,
+    /// The pod is silent and its machine, or it itself, is down.
+    NodeLost,
+    /// A GPU of the machine must not be examined.
+    GpuFinding,
+    /// The exam runs and the pod has no nonce.
+    NoFirstNonce,
+    /// The model is not loaded and would not be in time.
+    NotLoaded,
+    /// The machine is excluded.
+    Excluded,
+    /// The pod has an older revision.
+    Rollout,
+    /// The spec has fewer slots.
+    ScaledDown,
+    /// The pod is fenced with a higher generation than the slice has.
+    Fenced,
+}
+
+/// What the pod that takes over must have shown.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Need {
+    /// It answers. Enough for a slot that nobody holds.
+    Answering,
+    /// Its model is loaded.
+    Loaded,
+    /// A rehearsal ran.
+    Rehearsed,
+    /// A rehearsal ran and its revision is the wanted one.
+    RehearsedRevision,
+}
+
+impl Cause {
+    /// What the successor must have shown. Where the old pod earns nothing any successor is better.
+    pub fn need(self) -> Need {
+        match self {
+            Self::Vacant
+            | Self::PodGone
+            | Self::PodEnded
+            | Self::AddressLost
+            | Self::PodLeaving
+            | Self::ScaledDown
+            | Self::Fenced => Need::Answering,
+            Self::NodeLost => Need::Loaded,
+            Self::GpuFinding | Self::NoFirstNonce | Self::NotLoaded | Self::Excluded => Need::Rehearsed,
+            Self::Rollout => Need::RehearsedRevision,
+        }
+    }
+
+    /// Nobody may be sent to the old pod's address any more, whether or not there is a new pod.
+    pub fn leaves_nothing(self) -> bool {
+        matches!(self, Self::PodGone | Self::PodEnded | Self::AddressLost)
+    }
+
+    /// A healthy slot moves by somebody's wish: only when the gate allows it, one at a time.
+    pub fn is_planned(self) -> bool {
+        matches!(self, Self::Excluded | Self::Rollout | Self::ScaledDown)
+    }
+}
+
+/// Why the slot should leave its pod now; absent when it should stay.
+pub fn cause(world: &World<'_>, slot: i32, assignment: &Assignment) -> Option<Cause> {
+    let Some(holder) = &assignment.holder else {
+        return Some(Cause::Vacant);
+    };
+    let Some(pod) = world.pod_of(holder) else {
+        return Some(Cause::PodGone);
+    };
+    if pod.address.is_empty() {
+        return Some(Cause::AddressLost);
+    }
+    if slot >= world.seen.deployment.spec.slots && world.health(pod) != Health::Dead {
+        return Some(Cause::ScaledDown);
+    }
+    match world.health(pod) {
+        Health::Dead => return Some(Cause::PodEnded),
+        Health::Leaving => return Some(Cause::PodLeaving),
+        Health::Lost => return Some(Cause::NodeLost),
+        Health::Usable | Health::Starting => {}
+    }
+    if world.gpu_finding(pod) {
+        return Some(Cause::GpuFinding);
+    }
+    if first_nonce_is_overdue(world, slot, assignment) {
+        return Some(Cause::NoFirstNonce);
+    }
+    if is_past_cold_load(world, pod) {
+        return Some(Cause::NotLoaded);
+    }
+    if world.machine(pod).is_some_and(|machine| machine.excluded) {
+        return Some(Cause::Excluded);
+    }
+    (!world.seen.deployment.spec.rollout.paused && pod.revision != world.revision).then_some(Cause::Rollout)
+}
+
+/// An exam runs for longer than the margin, a start was asked for, and no pod of this slot has a nonce. Once per exam.
+fn first_nonce_is_overdue(world: &World<'_>, slot: i32, assignment: &Assignment) -> bool {
+    let (Some(exam), Some(schedule)) = (&world.exam, &world.seen.schedule) else {
+        return false;
+    };
+    let Some(started_ms) = exam.started_ms else {
+        return false;
+    };
+    let node_id = world.seen.node_id(slot);
+    let rounds = world.seen.rounds.get(&node_id).map(Vec::as_slice).unwrap_or_default();
+    let margin = i64::from(schedule.margins.first_nonce_seconds) * 1000;
+    world.seen.now_ms - started_ms >= margin
+        && assignment.assigned_ms < started_ms
+        && !exam.preserved.contains(&node_id)
+        && rounds.iter().all(|round| round.first_nonce_ms == 0)
+        && handoff::running(world, slot).is_some()
+}
+
+/// Between T − coldLoadSeconds and the Sprint, a pod that answers and says that its model is not loaded.
+fn is_past_cold_load(world: &World<'_>, pod: &PodSeen) -> bool {
+    let facts: &Facts = &world.seen.facts;
+    let Some(schedule) = &world.seen.schedule else {
+        return false;
+    };
+    let until = facts
+        .next_poc_start()
+        .and_then(|height| facts.millis_until(height, world.seen.now_ms));
+    let in_time = until.is_some_and(|millis| {
+        millis > 0 && millis <= i64::from(schedule.margins.cold_load_seconds) * 1000
+    });
+    in_time && world.exam.is_none() && world.connected(pod) && !world.loaded(pod)
+}
+
+/// Pods without a slot, and how they are chosen among.
+#[derive(Debug)]
+pub struct Bench<'w, 'a> {
+    world: &'w World<'a>,
+    free: BTreeSet<String>,
+    /// Slots per failure domain, as planned so far.
+    domains: BTreeMap<String, usize>,
+}
+
+impl<'w, 'a> Bench<'w, 'a> {
+    /// Every usable pod that no slot holds and nothing speaks against.
+    pub fn of(world: &'w World<'a>) -> Self {
+        let mut domains = BTreeMap::new();
+        let mut held = BTreeSet::new();
+        for holder in world.slots.values().filter_map(|slot| slot.holder.as_ref()) {
+            if let Some(pod) = world.pod_of(holder) {
+                *domains.entry(world.domain(pod)).or_default() += 1;
+                held.insert(holder.name.clone());
+            }
+        }
+        let free = world
+            .seen
+            .pods
+            .iter()
+            .filter(|(name, pod)| !held.contains(*name) && is_fit(world, pod))
+            .map(|(name, _)| name.clone())
+            .collect();
+        Self { world, free, domains }
+    }
+
+    /// Takes the best pod that has shown what is needed.
+    pub fn take(&mut self, slot: i32, need: Need) -> Option<(String, &'a PodSeen)> {
+        let name = self
+            .free
+            .iter()
+            .filter(|name| self.meets(name, need))
+            .max_by(|left, right| {
+                let (left_rank, right_rank) = (self.rank(left, slot), self.rank(right, slot));
+                // Of equals the first by name.
+                left_rank.cmp(&right_rank).then_with(|| right.cmp(left))
+            })?
+            .clone();
+        self.free.remove(&name);
+        let pod = self.world.seen.pods.get(&name)?;
+        *self.domains.entry(self.world.domain(pod)).or_default() += 1;
+        Some((name, pod))
+    }
+
+    fn meets(&self, name: &str, need: Need) -> bool {
+        let Some(pod) = self.world.seen.pods.get(name) else {
+            return false;
+        };
+        let rehearsed = self.world.loaded(pod) && self.world.proof(name).ran();
+        match need {
+            Need::Answering => true,
+            Need::Loaded => self.world.loaded(pod),
+            Need::Rehearsed => rehearsed,
+            Need::RehearsedRevision => rehearsed && pod.revision == self.world.revision,
+        }
+    }
+
+    /// Larger is better: proof first, then revision, then a pod that held this slot before, then an emptier domain.
+    fn rank(&self, name: &str, slot: i32) -> (u8, bool, bool, bool, std::cmp::Reverse<usize>) {
+        let world = self.world;
+        let Some(pod) = world.seen.pods.get(name) else {
+            return (0, false, false, false, std::cmp::Reverse(usize::MAX));
+        };
+        let proof = match world.proof(name) {
+            Proof::Passed => 3,
+            Proof::Uncompared => 2,
+            Proof::Missing => 1,
+            Proof::Failed(_) => 0,
+        };
+        let held = world.live(pod).is_some_and(|live| live.slot == slot);
+        let load = self.domains.get(&world.domain(pod)).copied().unwrap_or_default();
+        (
+            if world.loaded(pod) { proof } else { 0 },
+            world.loaded(pod),
+            pod.revision == world.revision,
+            held,
+            std::cmp::Reverse(load),
+        )
+    }
+}
+
+/// Nothing speaks against giving the pod a slot.
+fn is_fit(world: &World<'_>, pod: &PodSeen) -> bool {
+    let machine = world.machine(pod);
+    let in_vain = world.exam.as_ref().is_some_and(|exam| {
+        world
+            .live(pod)
+            .and_then(|live| live.round.as_ref())
+            .is_some_and(|round| round.height == exam.height && round.first_nonce_ms == 0)
+    });
+    world.health(pod) == Health::Usable
+        && world.live(pod).is_some_and(|live| live.link == Link::Connected)
+        && !world.gpu_finding(pod)
+        && !machine.is_some_and(|machine: &Machine| machine.excluded || machine.leaving)
+        && !in_vain
+}

@@ -1,0 +1,302 @@
+//! The snapshot as the planner reads it: assignments out of the slices, health of each pod, the exam at hand. Pure.
+
+use std::collections::BTreeMap;
+
+use crds::gonka_host::{AllowInInference, ManagementPolicy};
+use crds::labels;
+use crds::references::Window;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use super::rehearsal::{self, Proof};
+use super::revision;
+use crate::gate::{Action, ActionKind, HostState, Verdict, verdict};
+use crate::model_deployment::observed::{Link, Live, Machine, Observed, Phase, PodSeen};
+
+/// How long a silent pod on a machine that is not ready is waited for. The machine's own grace period came before.
+pub const LOST_MILLIS: i64 = 5_000;
+
+/// When a slot was given to its pod, Unix milliseconds: what keeps one exam from moving a slot twice.
+pub const ASSIGNED: &str = "fleet.gonka.ai/assigned-millis";
+
+/// What a slot's slice says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Assignment {
+    /// Fence.
+    pub generation: i64,
+    /// When it was made, Unix milliseconds.
+    pub assigned_ms: i64,
+    /// The pod; absent when none holds the slot.
+    pub holder: Option<Holder>,
+}
+
+/// A pod as a slice names it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Holder {
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+    /// Address in the slice.
+    pub address: String,
+}
+
+/// What a pod is good for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Health {
+    /// Runs, has an address, answers its operator door.
+    Usable,
+    /// Not up yet, or silent for a reason not known.
+    Starting,
+    /// Silent, on a machine that is not ready (or itself not ready).
+    Lost,
+    /// Its containers ended for good.
+    Dead,
+    /// Being deleted.
+    Leaving,
+}
+
+/// The exam that generates now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExamNow {
+    /// First height of generation.
+    pub height: i64,
+    /// When that was, Unix milliseconds; absent while the pace is unknown.
+    pub started_ms: Option<i64>,
+    /// DAPI nodes of which nothing is expected.
+    pub preserved: Vec<String>,
+}
+
+/// The snapshot and what follows from it.
+#[derive(Clone, Debug)]
+pub struct World<'a> {
+    /// The snapshot.
+    pub seen: &'a Observed,
+    /// Revision new pods get.
+    pub revision: String,
+    /// Assignment of every slot that the spec wants or a slice exists for.
+    pub slots: BTreeMap<i32, Assignment>,
+    /// What each connected pod's rehearsal is worth, by pod name.
+    pub proofs: BTreeMap<String, Proof>,
+    /// The exam that generates now.
+    pub exam: Option<ExamNow>,
+}
+
+impl<'a> World<'a> {
+    /// Reads the snapshot.
+    pub fn of(seen: &'a Observed) -> Self {
+        Self {
+            seen,
+            revision: revision::hash(&revision::template(seen)),
+            slots: assignments(seen),
+            proofs: rehearsal::proofs(seen),
+            exam: exam_now(seen),
+        }
+    }
+
+    /// What the pod says; absent until its door was tried.
+    pub fn live(&self, pod: &PodSeen) -> Option<&'a Live> {
+        self.seen.live.get(&pod.uid)
+    }
+
+    /// The pod's door answers.
+    pub fn connected(&self, pod: &PodSeen) -> bool {
+        self.live(pod).is_some_and(|live| live.link == Link::Connected)
+    }
+
+    /// The pod a slice names, when it is still the same one.
+    pub fn pod_of(&self, holder: &Holder) -> Option<&'a PodSeen> {
+        self.seen.pods.get(&holder.name).filter(|pod| pod.uid == holder.uid)
+    }
+
+    /// The machine a pod runs on.
+    pub fn machine(&self, pod: &PodSeen) -> Option<&'a Machine> {
+        self.seen.machines.get(&pod.node_name)
+    }
+
+    /// Failure domain of a pod.
+    pub fn domain(&self, pod: &PodSeen) -> String {
+        self.machine(pod)
+            .map(|machine| machine.domain.clone())
+            .filter(|domain| !domain.is_empty())
+            .unwrap_or_else(|| pod.node_name.clone())
+    }
+
+    /// What a pod is good for.
+    pub fn health(&self, pod: &PodSeen) -> Health {
+        if pod.leaving {
+            return Health::Leaving;
+        }
+        if matches!(pod.phase, Phase::Failed | Phase::Succeeded) {
+            return Health::Dead;
+        }
+        if self.connected(pod) && pod.phase == Phase::Running && !pod.address.is_empty() {
+            return Health::Usable;
+        }
+        if self.is_lost(pod) { Health::Lost } else { Health::Starting }
+    }
+
+    fn is_lost(&self, pod: &PodSeen) -> bool {
+        let long = |since: i64| self.seen.now_ms - since >= LOST_MILLIS;
+        let silent = self
+            .live(pod)
+            .is_some_and(|live| live.link == Link::Broken && long(live.since_ms));
+        let machine_down = match self.machine(pod) {
+            Some(machine) => !machine.ready && long(machine.ready_since_ms),
+            None => false,
+        };
+        let pod_down = pod.phase == Phase::Running && !pod.ready && long(pod.ready_since_ms);
+        silent && !pod.node_name.is_empty() && (machine_down || pod_down)
+    }
+
+    /// The engines hold the wanted model and all of them are up.
+    pub fn loaded(&self, pod: &PodSeen) -> bool {
+        self.live(pod).is_some_and(|live| {
+            live.loaded_model == self.seen.deployment.spec.model.id
+                && live.backends_expected > 0
+                && live.backends_ready >= live.backends_expected
+        })
+    }
+
+    /// A GPU of the pod's machine must not be examined. Which GPU is the pod's is the kubelet's knowledge, so a finding
+    /// speaks against every pod with GPUs on the machine.
+    pub fn gpu_finding(&self, pod: &PodSeen) -> bool {
+        self.seen.deployment.spec.gpus_per_replica > 0
+            && self.machine(pod).is_some_and(|machine| !machine.findings.is_empty())
+    }
+
+    /// What a pod's rehearsal is worth.
+    pub fn proof(&self, name: &str) -> Proof {
+        self.proofs.get(name).cloned().unwrap_or_default()
+    }
+
+    /// Highest generation anybody has seen; the next assignment is above it.
+    pub fn highest_generation(&self) -> i64 {
+        let slices = self.slots.values().map(|slot| slot.generation);
+        let live = self.seen.live.values().map(|live| live.generation);
+        let status = self
+            .seen
+            .deployment
+            .status
+            .iter()
+            .flat_map(|status| status.slots.iter().map(|slot| slot.generation));
+        slices.chain(live).chain(status).max().unwrap_or_default().max(0)
+    }
+
+    /// Asks the gate.
+    pub fn ask(&self, kind: ActionKind, lead_millis: i64) -> Verdict {
+        let action = Action {
+            kind,
+            weight_basis_points: 0,
+            lead_millis,
+        };
+        verdict(&self.seen.facts, &self.host_state(), &action, self.seen.now_ms)
+    }
+
+    /// From the start of a spare's replacement until it is proven again: it must be done when readiness is judged.
+    pub fn spare_lead_millis(&self) -> i64 {
+        let state = self.host_state();
+        (state.ready_by_millis - state.drain_millis).max(0)
+    }
+
+    fn host_state(&self) -> HostState {
+        let margins = self
+            .seen
+            .schedule
+            .as_ref()
+            .map(|schedule| schedule.margins.clone())
+            .unwrap_or_default();
+        let host = self.seen.host.as_ref();
+        let disruption = host.map(|host| host.spec.disruption.clone()).unwrap_or_default();
+        HostState {
+            challenged: host
+                .and_then(|host| host.status.as_ref())
+                .is_some_and(|status| status.window == Window::Challenge),
+            breaker_tripped: false,
+            max_weight_basis_points: disruption.max_weight_basis_points,
+            allow_in_amber: disruption.allow_in_inference == AllowInInference::WithinMargin,
+            natural_shortfall_basis_points: 0,
+            unhealthy_basis_points: 0,
+            drain_millis: i64::from(margins.drain_seconds) * 1000,
+            ready_by_millis: i64::from(margins.ready_by_seconds) * 1000,
+        }
+    }
+
+    /// A registered slot of a host that is only observed stays where it is.
+    pub fn may_move(&self, slot: i32) -> bool {
+        let managed = self
+            .seen
+            .host
+            .as_ref()
+            .is_some_and(|host| host.spec.management_policy == ManagementPolicy::Manage);
+        managed || self.seen.node_num(slot).is_none()
+    }
+}
+
+/// Reads one slice.
+pub fn assignment(slice: &EndpointSlice) -> Assignment {
+    let number = |key: &str| -> i64 {
+        slice
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|annotations| annotations.get(key)?.parse().ok())
+            .unwrap_or_default()
+    };
+    let holder = slice.endpoints.first().and_then(|endpoint| {
+        let target = endpoint.target_ref.as_ref()?;
+        Some(Holder {
+            name: target.name.clone()?,
+            uid: target.uid.clone()?,
+            address: endpoint.addresses.first().cloned().unwrap_or_default(),
+        })
+    });
+    Assignment {
+        generation: number(labels::GENERATION),
+        assigned_ms: number(ASSIGNED),
+        holder,
+    }
+}
+
+fn assignments(seen: &Observed) -> BTreeMap<i32, Assignment> {
+    let mut slots: BTreeMap<i32, Assignment> = (0..seen.deployment.spec.slots)
+        .map(|slot| (slot, Assignment::default()))
+        .collect();
+    for slice in seen.slices.values() {
+        let index = slice
+            .metadata
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(crds::labels::SLOT)?.parse::<i32>().ok());
+        if let Some(index) = index.filter(|index| (0..512).contains(index)) {
+            slots.insert(index, assignment(slice));
+        }
+    }
+    slots
+}
+
+fn exam_now(seen: &Observed) -> Option<ExamNow> {
+    if let Some(exam) = &seen.facts.exam {
+        let generating = exam.generation_start_height <= seen.facts.height
+            && (exam.validation_start_height == 0 || seen.facts.height < exam.validation_start_height);
+        return generating.then(|| ExamNow {
+            height: exam.generation_start_height,
+            started_ms: seen
+                .facts
+                .predict(exam.generation_start_height)
+                .map(|prediction| prediction.time_ms),
+            preserved: exam.preserved_node_ids.clone(),
+        });
+    }
+    // The chain may be out of sight; what the slots do is not.
+    seen.live
+        .values()
+        .filter_map(|live| live.round.as_ref())
+        .filter(|round| round.active)
+        .map(|round| round.height)
+        .max()
+        .map(|height| ExamNow {
+            height,
+            started_ms: None,
+            preserved: Vec::new(),
+        })
+}

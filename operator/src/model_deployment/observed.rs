@@ -1,0 +1,359 @@
+//! What one pass over a ModelDeployment knows, as one plain serialisable value: box 2's output, box 3's only input.
+
+use std::collections::BTreeMap;
+
+use crds::sprint_schedule::Margins;
+use crds::{GonkaHost, ModelDeployment};
+use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use serde::{Deserialize, Serialize};
+
+use crate::facts::Facts;
+
+/// One snapshot. Whatever is absent here is not known; nothing is deleted because of it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Observed {
+    /// Unix milliseconds when this was read.
+    pub now_ms: i64,
+    /// Flags of this installation.
+    pub install: Install,
+    /// The object itself.
+    pub deployment: ModelDeployment,
+    /// Its host.
+    #[serde(default)]
+    pub host: Option<GonkaHost>,
+    /// The host's schedule.
+    #[serde(default)]
+    pub schedule: Option<Schedule>,
+    /// What the chain says.
+    #[serde(default)]
+    pub facts: Facts,
+    /// Pods this deployment owns, by name.
+    #[serde(default)]
+    pub pods: BTreeMap<String, PodSeen>,
+    /// Slot Services by name.
+    #[serde(default)]
+    pub services: BTreeMap<String, Service>,
+    /// Slot EndpointSlices by name: the assignment.
+    #[serde(default)]
+    pub slices: BTreeMap<String, EndpointSlice>,
+    /// The deployment's disruption budget.
+    #[serde(default)]
+    pub budget: Option<PodDisruptionBudget>,
+    /// ServiceAccount of slot pods in this namespace.
+    #[serde(default)]
+    pub account: Option<ServiceAccount>,
+    /// ConfigMap with the keys that slots check the operator's token with.
+    #[serde(default)]
+    pub trust: Option<ConfigMap>,
+    /// Keys as they should be in it; absent when the operator does not have them yet.
+    #[serde(default)]
+    pub trust_keys: Option<String>,
+    /// Artifacts a rehearsal must reproduce.
+    #[serde(default)]
+    pub golden: GoldenSeen,
+    /// Machines by Node name.
+    #[serde(default)]
+    pub machines: BTreeMap<String, Machine>,
+    /// What slots report, by pod UID.
+    #[serde(default)]
+    pub live: BTreeMap<String, Live>,
+    /// Rounds of the exam at hand by DAPI node id, whoever held it.
+    #[serde(default)]
+    pub rounds: BTreeMap<String, Vec<Round>>,
+}
+
+/// Flags of this installation that a decision needs.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Install {
+    /// The operator's namespace.
+    pub namespace: String,
+    /// Six hex digits.
+    pub install_id: String,
+    /// Image of slot pods and of the init container.
+    pub slot_image: String,
+    /// Pull policy.
+    pub image_pull_policy: String,
+    /// Service of FleetSignal.
+    pub signal_service: String,
+    /// PriorityClass; empty = none.
+    pub priority_class: String,
+    /// Seconds between callbacks.
+    pub callback_interval_seconds: u32,
+}
+
+/// What a SprintSchedule's spec says.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Schedule {
+    /// Chain id.
+    pub chain_id: String,
+    /// Lead times.
+    pub margins: Margins,
+}
+
+/// One pod of ours.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PodSeen {
+    /// UID.
+    pub uid: String,
+    /// Revision label.
+    pub revision: String,
+    /// Slot label.
+    pub slot: String,
+    /// True when the protection label is there.
+    pub protected: bool,
+    /// Machine; empty until scheduled.
+    pub node_name: String,
+    /// Pod IP; empty until there is one.
+    pub address: String,
+    /// Phase.
+    pub phase: Phase,
+    /// Condition Ready.
+    pub ready: bool,
+    /// Since when `ready` is as it is, Unix milliseconds.
+    pub ready_since_ms: i64,
+    /// Creation, Unix milliseconds.
+    pub created_ms: i64,
+    /// `deletionTimestamp` is set.
+    pub leaving: bool,
+}
+
+/// Phase of a pod.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Phase {
+    /// Not started.
+    Pending,
+    /// Containers run.
+    Running,
+    /// Ended well; a slot pod never should.
+    Succeeded,
+    /// Ended.
+    Failed,
+    /// Not known.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// One machine.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Machine {
+    /// Node condition Ready is True.
+    pub ready: bool,
+    /// Since when, Unix milliseconds.
+    pub ready_since_ms: i64,
+    /// `spec.unschedulable`, or maintenance is requested: no new slot goes there.
+    pub leaving: bool,
+    /// Excluded by its owner.
+    pub excluded: bool,
+    /// Failure domain; the Node's own name when the label is missing.
+    pub domain: String,
+    /// GpuNode condition GpusHealthy; absent when not known.
+    pub gpus_healthy: Option<bool>,
+    /// Names of blocking findings that nobody declared harmless.
+    pub findings: Vec<String>,
+}
+
+/// What is known of one pod's operator door.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Live {
+    /// The connection.
+    pub link: Link,
+    /// Since when it is so, Unix milliseconds.
+    pub since_ms: i64,
+    /// Slot the pod believes it holds; -1 = none.
+    pub slot: i32,
+    /// Highest generation it has seen.
+    pub generation: i64,
+    /// Its chain door is open.
+    pub door_open: bool,
+    /// Model its engines loaded.
+    pub loaded_model: String,
+    /// Engines that are ready.
+    pub backends_ready: u32,
+    /// Engines there should be.
+    pub backends_expected: u32,
+    /// Digest of its weights; empty until loaded.
+    pub weights_digest: String,
+    /// The round it works on or worked on last.
+    pub round: Option<Round>,
+    /// Its last rehearsal since its engines started.
+    pub rehearsal: Option<Rehearsed>,
+    /// What it says keeps it from being ready.
+    pub not_ready: Vec<String>,
+    /// What this process told it last.
+    pub told: Option<Told>,
+    /// A rehearsal asked for by this process runs.
+    pub rehearsing: bool,
+}
+
+/// State of a connection to an operator door.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Link {
+    /// Being made for the first time.
+    #[default]
+    Connecting,
+    /// Reports arrive.
+    Connected,
+    /// Failed or broke; being made again.
+    Broken,
+}
+
+/// What a promote said.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Told {
+    /// Generation.
+    pub generation: i64,
+    /// Number DAPI gave the node.
+    pub node_num: i32,
+    /// Callback base.
+    pub callback_base: String,
+}
+
+/// One round of one pod.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Round {
+    /// Height of the exam.
+    pub height: i64,
+    /// Generating or validating now.
+    pub active: bool,
+    /// Unix milliseconds; 0 = not yet.
+    pub first_nonce_ms: i64,
+    /// Start request it was asked with.
+    pub request: Option<Start>,
+    /// Per group, the first index not delivered.
+    pub next: BTreeMap<u32, u64>,
+}
+
+/// A start request, as in the protocol.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Start {
+    /// Exam height.
+    pub height: i64,
+    /// Block hash as received.
+    pub seed: String,
+    /// Account key, hex.
+    pub public_key: String,
+    /// Number of this node.
+    pub node_num: i32,
+    /// Nodes of the host.
+    pub node_count: i32,
+    /// Model id.
+    pub model: String,
+    /// Tokens per nonce.
+    pub seq_len: i32,
+    /// Values per artifact.
+    pub k_dim: i32,
+    /// Nonces per batch.
+    pub batch_size: u32,
+    /// Inputs of the stronger generator.
+    pub stronger_rng: bool,
+    /// Where artifacts go.
+    pub callback_url: String,
+    /// Proof scheme.
+    pub scheme: String,
+}
+
+/// One rehearsal.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Rehearsed {
+    /// Its end, Unix milliseconds.
+    pub time_ms: i64,
+    /// Rate, thousandths of a nonce per second.
+    pub rate_milli: u64,
+    /// What failed; empty on success.
+    pub error: String,
+    /// Artifacts, base64 of little-endian fp16, by nonce.
+    pub artifacts: BTreeMap<i32, String>,
+}
+
+/// State of the golden ConfigMap.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", tag = "state")]
+pub enum GoldenSeen {
+    /// The spec names none.
+    #[default]
+    None,
+    /// The spec names one that cannot be used.
+    #[serde(rename_all = "camelCase")]
+    Unusable {
+        /// Why, for people.
+        detail: String,
+    },
+    /// Read and understood.
+    #[serde(rename_all = "camelCase")]
+    Artifacts(Golden),
+}
+
+/// Golden artifacts.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Golden {
+    /// Block hash they belong to.
+    pub block_hash: String,
+    /// Key they belong to.
+    pub public_key: String,
+    /// Tokens per nonce.
+    pub seq_len: i32,
+    /// Values per artifact.
+    pub k_dim: i32,
+    /// Inputs of the stronger generator.
+    pub stronger_rng: bool,
+    /// Base64 vectors by nonce.
+    pub artifacts: BTreeMap<i32, String>,
+}
+
+impl PodSeen {
+    /// Its label says it holds no slot.
+    pub fn is_spare_by_label(&self) -> bool {
+        self.slot == crds::labels::SLOT_SPARE
+    }
+}
+
+impl Observed {
+    /// Namespace of the object.
+    pub fn namespace(&self) -> &str {
+        self.deployment.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// Name of the object.
+    pub fn name(&self) -> &str {
+        self.deployment.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// UID of the object.
+    pub fn uid(&self) -> &str {
+        self.deployment.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// DAPI node id of a slot: an adopted one, or ours.
+    pub fn node_id(&self, slot: i32) -> String {
+        usize::try_from(slot)
+            .ok()
+            .and_then(|index| self.deployment.spec.adopt_nodes.get(index).cloned())
+            .unwrap_or_else(|| crds::labels::dapi_node_id(&self.install.install_id, self.name(), slot))
+    }
+
+    /// Number DAPI gave a slot; absent until it is registered.
+    pub fn node_num(&self, slot: i32) -> Option<i32> {
+        self.host
+            .as_ref()?
+            .status
+            .as_ref()?
+            .registrations
+            .iter()
+            .find(|entry| entry.slot == slot && entry.deployment.name == self.name())?
+            .node_num
+    }
+}
