@@ -48,6 +48,8 @@ use crate::model_deployment::observed::Observed;
 
 /// While an exam generates a silent slot is looked at this often.
 const EXAM_MILLIS: i64 = 1_000;
+/// While a rehearsal is to be repeated.
+const PENDING_MILLIS: i64 = 10_000;
 /// While something is silent or was just moved.
 const SOON_MILLIS: i64 = 2_000;
 
@@ -103,6 +105,7 @@ fn slot_steps(world: &World<'_>, plan: &Plan) -> Vec<SlotSteps> {
             let mut steps = Vec::new();
             steps.extend(moved.and_then(|entry| demote_old(world, entry, assignment)));
             steps.extend(slices::change(world, *slot, assignment).map(Step::Change));
+            steps.extend(demote_elsewhere(world, *slot, assignment));
             steps.extend(promote_new(world, *slot, assignment));
             (!steps.is_empty()).then(|| SlotSteps {
                 slot: *slot,
@@ -124,6 +127,16 @@ fn demote_old(world: &World<'_>, entry: &Move, assignment: &Assignment) -> Optio
     )))
 }
 
+/// The holder believes it holds another slot: we died between two writes. It is demoted there before it is promoted here.
+fn demote_elsewhere(world: &World<'_>, slot: i32, assignment: &Assignment) -> Option<Step> {
+    let holder = assignment.holder.as_ref()?;
+    let pod = world.pod_of(holder).filter(|pod| world.connected(pod))?;
+    let live = world.live(pod).filter(|live| live.slot >= 0 && live.slot != slot)?;
+    let newest = world.slots.get(&live.slot).map_or(0, |other| other.generation);
+    let demote = handoff::demote(&holder.name, pod, live.slot, newest.max(live.generation));
+    Some(Step::Demote(demote))
+}
+
 fn promote_new(world: &World<'_>, slot: i32, assignment: &Assignment) -> Option<Step> {
     let holder = assignment.holder.as_ref()?;
     let pod = world.pod_of(holder)?;
@@ -139,7 +152,11 @@ fn takeover_of(world: &World<'_>, entry: &Move, assignment: &Assignment) -> Opti
     let held_before = world.slots.get(&entry.slot).is_some_and(|slot| slot.generation > 0);
     (held_before && entry.cause != Cause::Fenced).then(|| Takeover {
         node_id: world.seen.node_id(entry.slot),
-        from: entry.from.as_ref().map(|holder| holder.name.clone()).unwrap_or_default(),
+        from: entry
+            .from
+            .as_ref()
+            .map(|holder| holder.name.clone())
+            .unwrap_or_default(),
         to: entry.to.as_ref().map(|holder| holder.name.clone()).unwrap_or_default(),
         generation: assignment.generation,
         cause: entry.cause.to_string(),
@@ -267,6 +284,9 @@ fn again_after(world: &World<'_>, plan: &Plan) -> Option<i64> {
     if silent || !plan.moves.is_empty() || plan.create > 0 {
         return Some(SOON_MILLIS);
     }
+    if rehearsal::pending(world) {
+        return Some(PENDING_MILLIS);
+    }
     // The next instant at which the clock alone changes the answer: the point of no return for cold loads.
     let margin = i64::from(world.seen.schedule.as_ref()?.margins.cold_load_seconds) * 1000;
     let until = world
@@ -289,7 +309,11 @@ fn teardown(seen: &Observed) -> Desired {
             grace_seconds: None,
         })
     };
-    changes.extend(seen.slices.values().map(|slice| Change::Delete(Deletion::of(slice, None))));
+    changes.extend(
+        seen.slices
+            .values()
+            .map(|slice| Change::Delete(Deletion::of(slice, None))),
+    );
     changes.extend(
         seen.pods
             .iter()
@@ -302,7 +326,11 @@ fn teardown(seen: &Observed) -> Desired {
             .filter(|service| service.metadata.deletion_timestamp.is_none())
             .map(|service| Change::Delete(Deletion::of(service, None))),
     );
-    changes.extend(seen.budget.iter().map(|budget| Change::Delete(Deletion::of(budget, None))));
+    changes.extend(
+        seen.budget
+            .iter()
+            .map(|budget| Change::Delete(Deletion::of(budget, None))),
+    );
     Desired {
         changes,
         ..Desired::default()

@@ -170,8 +170,10 @@ pub struct Live {
     pub since_ms: i64,
     /// Slot the pod believes it holds; -1 = none.
     pub slot: i32,
-    /// Highest generation it has seen.
+    /// Generation it holds it with; 0 = none.
     pub generation: i64,
+    /// Generation it refused a promote with: it has seen a higher one.
+    pub fence: i64,
     /// Its chain door is open.
     pub door_open: bool,
     /// Model its engines loaded.

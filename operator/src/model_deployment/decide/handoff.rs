@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use crds::gonka_host::ManagementPolicy;
+
 use super::steps::{Demote, Promote};
 use super::world::{Assignment, Holder, World};
-use crate::model_deployment::observed::{PodSeen, Round, Start, Told};
+use crate::model_deployment::observed::{Observed, PodSeen, Round, Start, Told};
 
 /// How long requests in flight may finish on a pod that loses its slot.
 const DRAIN_MILLIS: u32 = 200;
@@ -47,27 +49,56 @@ pub fn resume(world: &World<'_>, slot: i32) -> BTreeMap<u32, u64> {
     next
 }
 
-/// What the holder of a slot must have been told.
-pub fn telling(world: &World<'_>, slot: i32, generation: i64) -> Told {
-    let callback_base = world
-        .seen
+/// Where DAPI takes callbacks. A host that is only observed is sent nothing.
+pub fn callback_base(seen: &Observed) -> String {
+    let managed = seen
         .host
         .as_ref()
+        .filter(|host| host.spec.management_policy == ManagementPolicy::Manage);
+    managed
         .map(|host| {
-            let seen = host.status.as_ref().and_then(|status| status.callback_url.clone());
+            let told = host.status.as_ref().and_then(|status| status.callback_url.clone());
             let expected = host
                 .spec
                 .network_node
                 .external
                 .as_ref()
                 .map(|external| external.expected_callback_url.clone());
-            seen.or(expected).unwrap_or_default()
+            told.or(expected).unwrap_or_default()
         })
-        .unwrap_or_default();
+        .unwrap_or_default()
+}
+
+/// The callback address of a model's artifacts, so that pods without a slot can prove the way too; empty without a base.
+/// DAPI encodes the model's id twice.
+pub fn callback_url(seen: &Observed) -> String {
+    let base = callback_base(seen);
+    if base.is_empty() {
+        return base;
+    }
+    let model: String = seen
+        .deployment
+        .spec
+        .model
+        .id
+        .bytes()
+        .map(|byte| {
+            if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%25{byte:02X}")
+            }
+        })
+        .collect();
+    format!("{}/v2/poc-batches/{model}", base.trim_end_matches('/'))
+}
+
+/// What the holder of a slot must have been told.
+pub fn telling(world: &World<'_>, slot: i32, generation: i64) -> Told {
     Told {
         generation,
         node_num: world.seen.node_num(slot).unwrap_or_default(),
-        callback_base,
+        callback_base: callback_base(world.seen),
     }
 }
 

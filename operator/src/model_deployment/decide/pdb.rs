@@ -18,11 +18,7 @@ pub fn change(seen: &Observed) -> Option<Change> {
         (crds::labels::PROTECTED.to_owned(), "true".to_owned()),
     ];
     let desired = PodDisruptionBudget {
-        metadata: objects::metadata(
-            seen,
-            seen.name(),
-            objects::labels_of(seen, crds::labels::ROLE_SLOT_POD),
-        ),
+        metadata: objects::metadata(seen, seen.name(), objects::labels_of(seen, crds::labels::ROLE_SLOT_POD)),
         spec: Some(PodDisruptionBudgetSpec {
             min_available: Some(IntOrString::Int(MIN_AVAILABLE)),
             selector: Some(LabelSelector {

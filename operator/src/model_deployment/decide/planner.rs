@@ -103,7 +103,9 @@ impl Draft<'_, '_> {
         let mut newest: BTreeMap<String, (i64, i32)> = BTreeMap::new();
         for (slot, assignment) in &self.plan.slots {
             if let Some(holder) = &assignment.holder {
-                let entry = newest.entry(holder.uid.clone()).or_insert((assignment.generation, *slot));
+                let entry = newest
+                    .entry(holder.uid.clone())
+                    .or_insert((assignment.generation, *slot));
                 *entry = (*entry).max((assignment.generation, *slot));
             }
         }
@@ -187,7 +189,7 @@ impl Draft<'_, '_> {
                 .pod_of(holder)
                 .filter(|pod| self.world.connected(pod))
                 .and_then(|pod| self.world.live(pod))
-                .is_some_and(|live| live.generation > assignment.generation);
+                .is_some_and(|live| live.generation.max(live.fence) > assignment.generation);
             if fenced && !moved.contains(slot) {
                 self.generation += 1;
                 assignment.generation = self.generation;

@@ -76,9 +76,9 @@ pub fn plan(world: &World<'_>, plan: &mut Plan) {
 /// Pods that ended, and pods on machines lost for long: they run no engine that we could still lose.
 fn bury(world: &World<'_>, plan: &mut Plan, holders: &BTreeMap<String, i32>, believe_lost: bool) {
     for (name, pod) in world.seen.pods.iter().filter(|(name, _)| !holders.contains_key(*name)) {
-        let machine_down = world.machine(pod).is_some_and(|machine| {
-            !machine.ready && world.seen.now_ms - machine.ready_since_ms >= FORGET_LOST_MILLIS
-        });
+        let machine_down = world
+            .machine(pod)
+            .is_some_and(|machine| !machine.ready && world.seen.now_ms - machine.ready_since_ms >= FORGET_LOST_MILLIS);
         match world.health(pod) {
             Health::Dead => plan.remove.push(Removal::of(name, pod, None)),
             Health::Lost | Health::Leaving if machine_down && believe_lost => {

@@ -7,10 +7,15 @@ use crds::model_deployment::{SlotState, SpareState};
 
 use super::rehearsal::Proof;
 use super::world::{Assignment, Health, World};
-use crate::model_deployment::observed::{Link, PodSeen, Phase};
+use crate::model_deployment::observed::{Link, Phase, PodSeen};
 
 /// Reasons that only say that something is not known.
-const NOT_KNOWN: [Reason; 4] = [Reason::NoGolden, Reason::SampleStale, Reason::ChainUnknown, Reason::NotObserved];
+const NOT_KNOWN: [Reason; 4] = [
+    Reason::NoGolden,
+    Reason::SampleStale,
+    Reason::ChainUnknown,
+    Reason::NotObserved,
+];
 
 /// Verdict over one slot.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
+use crds::conditions::Reason;
 use crds::references::Window;
 
+use super::handoff;
 use super::steps::Rehearse;
 use super::world::{Health, World};
 use crate::gate::{ActionKind, Verdict};
-use crate::model_deployment::observed::{Golden, GoldenSeen, Link, Observed, PodSeen, Rehearsed, Start};
+use crate::model_deployment::observed::{Golden, GoldenSeen, Link, Live, Observed, PodSeen, Rehearsed, Start};
 
-/// A failed rehearsal is tried again after this long.
-const RETRY_MILLIS: i64 = 300_000;
+/// A rehearsal that failed, or did not prove the way back to DAPI, is tried again after this long.
+const RETRY_MILLIS: i64 = 30_000;
 /// Nonces of a rehearsal without golden artifacts.
 const NONCES: i32 = 8;
 /// Tokens per nonce without golden artifacts: short, so that it is over soon.
@@ -53,7 +55,12 @@ pub fn proofs(seen: &Observed) -> BTreeMap<String, Proof> {
         .iter()
         .filter_map(|(name, pod)| {
             let live = seen.live.get(&pod.uid)?;
-            let rehearsed = live.rehearsal.as_ref().filter(|rehearsed| rehearsed.time_ms > 0)?;
+            // A restart of an engine voids what it proved; the pod says so.
+            let void = says(live, Reason::NotRehearsed);
+            let rehearsed = live
+                .rehearsal
+                .as_ref()
+                .filter(|rehearsed| rehearsed.time_ms > 0 && !void)?;
             Some((name, (pod, rehearsed)))
         })
         .collect();
@@ -85,7 +92,9 @@ fn proof(seen: &Observed, rehearsed: &Rehearsed, others: &[&Rehearsed]) -> Proof
                 .map_or(DISTANCE, |golden| f64::from(golden.max_distance_milli) / 1000.0);
             match distance(&rehearsed.artifacts, &golden.artifacts) {
                 Some(far) if far <= limit => Proof::Passed,
-                Some(far) => Proof::Failed(format!("artifacts are {far:.4} from the golden ones, {limit:.4} is allowed")),
+                Some(far) => Proof::Failed(format!(
+                    "artifacts are {far:.4} from the golden ones, {limit:.4} is allowed"
+                )),
                 None => Proof::Failed("no artifact has a golden one of the same nonce and length".to_owned()),
             }
         }
@@ -151,7 +160,9 @@ pub fn wanted(world: &World<'_>, holders: &BTreeMap<String, i32>, generations: &
                 pod_uid: pod.uid.clone(),
                 address: pod.address.clone(),
                 slot: slot.unwrap_or(-1),
-                generation: slot.and_then(|slot| generations.get(&slot).copied()).unwrap_or_default(),
+                generation: slot
+                    .and_then(|slot| generations.get(&slot).copied())
+                    .unwrap_or_default(),
                 round,
                 nonces,
             }
@@ -164,15 +175,32 @@ fn due(world: &World<'_>, name: &str, pod: &PodSeen) -> bool {
         return false;
     };
     let busy = live.rehearsing || live.round.as_ref().is_some_and(|round| round.active);
+    let rested = live
+        .rehearsal
+        .as_ref()
+        .is_none_or(|last| world.seen.now_ms - last.time_ms >= RETRY_MILLIS);
     let due = match world.proof(name) {
         Proof::Missing => true,
-        Proof::Failed(_) => live
-            .rehearsal
-            .as_ref()
-            .is_none_or(|last| world.seen.now_ms - last.time_ms >= RETRY_MILLIS),
-        Proof::Uncompared | Proof::Passed => false,
+        Proof::Failed(_) => rested,
+        Proof::Uncompared | Proof::Passed => {
+            rested && says(live, Reason::CallbackUnproven) && !handoff::callback_base(world.seen).is_empty()
+        }
     };
     due && !busy && world.health(pod) == Health::Usable && world.loaded(pod)
+}
+
+/// The pod says this keeps it from being ready.
+fn says(live: &Live, reason: Reason) -> bool {
+    let name: &str = reason.into();
+    live.not_ready.iter().any(|said| said == name)
+}
+
+/// True when the clock alone will make a rehearsal due.
+pub fn pending(world: &World<'_>) -> bool {
+    world.seen.pods.iter().any(|(name, pod)| {
+        matches!(world.proof(name), Proof::Failed(_))
+            || world.live(pod).is_some_and(|live| says(live, Reason::CallbackUnproven))
+    })
 }
 
 /// The round of a rehearsal and its nonces: golden ones where they are, else fixed ones.
@@ -207,7 +235,7 @@ fn test_round(seen: &Observed) -> (Start, Vec<i32>) {
         k_dim: golden.k_dim,
         batch_size: u32::try_from(NONCES).unwrap_or(8),
         stronger_rng: golden.stronger_rng,
-        callback_url: String::new(),
+        callback_url: handoff::callback_url(seen),
         scheme,
     };
     (start, golden.artifacts.keys().copied().collect())

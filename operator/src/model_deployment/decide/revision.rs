@@ -23,7 +23,13 @@ pub const OPERATOR_PORT: u16 = 9410;
 /// Names of volumes that an overlay may not take.
 pub const VOLUMES: [&str; 5] = ["program", "run", "journal", "signal-token", "trust"];
 /// Places that an overlay may not cover.
-pub const PATHS: [&str; 5] = ["/gonka", "/run/gonka", "/var/lib/gonka", "/var/run/secrets", "/etc/gonka"];
+pub const PATHS: [&str; 5] = [
+    "/gonka",
+    "/run/gonka",
+    "/var/lib/gonka",
+    "/var/run/secrets",
+    "/etc/gonka",
+];
 /// Environment that an overlay may not set.
 pub const ENVIRONMENT: [&str; 4] = ["POD_UID", "POD_NAME", "POD_NAMESPACE", "DEPLOYMENT_UID"];
 
@@ -182,7 +188,12 @@ fn slot_container(seen: &Observed, image: &str) -> Value {
             .iter()
             .map(|mount| json!({"name": mount.name, "mountPath": mount.mount_path, "readOnly": true})),
     );
-    let ports = [("management", 8080), ("inference", 5000), ("operator", i32::from(OPERATOR_PORT)), ("metrics", 9490)];
+    let ports = [
+        ("management", 8080),
+        ("inference", 5000),
+        ("operator", i32::from(OPERATOR_PORT)),
+        ("metrics", 9490),
+    ];
     json!({
         "name": "slot",
         "image": image,
@@ -227,20 +238,32 @@ fn command(seen: &Observed) -> Vec<String> {
         flag("max-nonces-per-second", native.max_nonces_per_second.to_string());
     }
     if seen.install.callback_interval_seconds > 0 {
-        flag("callback-interval", format!("{}s", seen.install.callback_interval_seconds));
+        flag(
+            "callback-interval",
+            format!("{}s", seen.install.callback_interval_seconds),
+        );
     }
     flag(
         "signal",
-        format!("http://{}.{}.svc:9400", seen.install.signal_service, seen.install.namespace),
+        format!(
+            "http://{}.{}.svc:9400",
+            seen.install.signal_service, seen.install.namespace
+        ),
     );
     flag("signal-token", format!("{SIGNAL_TOKEN}/token"));
     flag(
         "chain-id",
-        seen.schedule.as_ref().map(|schedule| schedule.chain_id.clone()).unwrap_or_default(),
+        seen.schedule
+            .as_ref()
+            .map(|schedule| schedule.chain_id.clone())
+            .unwrap_or_default(),
     );
     flag(
         "host-uid",
-        seen.host.as_ref().and_then(|host| host.metadata.uid.clone()).unwrap_or_default(),
+        seen.host
+            .as_ref()
+            .and_then(|host| host.metadata.uid.clone())
+            .unwrap_or_default(),
     );
     flag("trust-jwks", format!("{TRUST}/{}", trust::KEYS));
     flag(

@@ -106,7 +106,9 @@ fn engine(seen: &Observed, problems: &mut Vec<String>) {
 fn exposure(seen: &Observed, problems: &mut Vec<String>) {
     let kind = seen.deployment.spec.exposure.kind;
     if kind != ExposureKind::ClusterIp {
-        problems.push(format!("spec.exposure.type: {kind} comes later, this version exposes ClusterIP"));
+        problems.push(format!(
+            "spec.exposure.type: {kind} comes later, this version exposes ClusterIP"
+        ));
     }
 }
 
@@ -121,7 +123,10 @@ fn adopted(seen: &Observed, problems: &mut Vec<String>) {
 
 fn marks(overlay: &PodOverlay, problems: &mut Vec<String>) {
     let prefix = format!("{}/", crds::GROUP);
-    for (field, keys) in [("labels", overlay.labels.keys()), ("annotations", overlay.annotations.keys())] {
+    for (field, keys) in [
+        ("labels", overlay.labels.keys()),
+        ("annotations", overlay.annotations.keys()),
+    ] {
         for key in keys.filter(|key| key.starts_with(&prefix)) {
             problems.push(format!("spec.podOverlay.{field}: {key} is the operator's own"));
         }
@@ -166,12 +171,18 @@ fn environment(overlay: &PodOverlay, problems: &mut Vec<String>) {
 fn volumes(overlay: &PodOverlay, problems: &mut Vec<String>) {
     for volume in &overlay.volumes {
         if revision::VOLUMES.contains(&volume.name.as_str()) {
-            problems.push(format!("spec.podOverlay.volumes: {} is the operator's own", volume.name));
+            problems.push(format!(
+                "spec.podOverlay.volumes: {} is the operator's own",
+                volume.name
+            ));
         }
     }
     for mount in &overlay.volume_mounts {
         if !overlay.volumes.iter().any(|volume| volume.name == mount.name) {
-            problems.push(format!("spec.podOverlay.volumeMounts: there is no volume {}", mount.name));
+            problems.push(format!(
+                "spec.podOverlay.volumeMounts: there is no volume {}",
+                mount.name
+            ));
         }
         let covered = revision::PATHS
             .iter()

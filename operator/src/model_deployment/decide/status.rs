@@ -127,9 +127,7 @@ fn spares(world: &World<'_>) -> Vec<SpareStatus> {
         .seen
         .pods
         .iter()
-        .filter(|(name, pod)| {
-            !held.contains(name) && !matches!(world.health(pod), Health::Dead | Health::Leaving)
-        })
+        .filter(|(name, pod)| !held.contains(name) && !matches!(world.health(pod), Health::Dead | Health::Leaving))
         .take(MAX_SPARES)
         .map(|(name, pod)| {
             let rehearsed = proven(world, name, pod);
@@ -215,7 +213,10 @@ fn ready(conditions: &mut Conditions, world: &World<'_>, judged: &[(i32, Judgeme
     match wrong.first() {
         None => conditions.set_true(
             ConditionType::Ready,
-            format!("{} slots are held by pods that answer", world.seen.deployment.spec.slots),
+            format!(
+                "{} slots are held by pods that answer",
+                world.seen.deployment.spec.slots
+            ),
         ),
         Some((_, reason)) => {
             let named: Vec<(i32, Vec<Reason>)> = wrong.iter().map(|(slot, reason)| (*slot, vec![*reason])).collect();
@@ -305,7 +306,10 @@ fn arguments(conditions: &mut Conditions, world: &World<'_>) {
 }
 
 fn progress(conditions: &mut Conditions, world: &World<'_>, plan: &Plan, spares: &[SpareStatus]) {
-    let starting = spares.iter().filter(|spare| spare.state == SpareState::Starting).count();
+    let starting = spares
+        .iter()
+        .filter(|spare| spare.state == SpareState::Starting)
+        .count();
     let rolling = matches!(plan.rollout, Rollout::Running);
     let working = plan.create > 0 || !plan.moves.is_empty() || !plan.remove.is_empty() || starting > 0 || rolling;
     if working {
@@ -367,11 +371,9 @@ fn rolled_out(conditions: &mut Conditions, world: &World<'_>, plan: &Plan) {
             format!("revision {} goes through the spares", world.revision),
         ),
         Rollout::Paused => conditions.set_false(kind, Reason::Paused, "spec.rollout.paused is true"),
-        Rollout::Window(why) => conditions.set_false(
-            kind,
-            Reason::WaitingForWindow,
-            format!("the window gate says {why}"),
-        ),
+        Rollout::Window(why) => {
+            conditions.set_false(kind, Reason::WaitingForWindow, format!("the window gate says {why}"))
+        }
         Rollout::Spare => conditions.set_false(
             kind,
             Reason::WaitingForSpare,

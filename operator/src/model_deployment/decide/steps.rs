@@ -27,13 +27,20 @@ impl Desired {
         self.slots.is_empty() && self.changes.is_empty() && self.rehearsals.is_empty()
     }
 
-    /// True when something other than the status would be written or moved.
-    pub fn acts(&self) -> bool {
-        !self.slots.is_empty()
-            || self
-                .changes
-                .iter()
-                .any(|change| !matches!(change, Change::Status(_) | Change::Event(_)))
+    /// True when an object other than the status would be written: worth a fresh read first.
+    pub fn writes(&self) -> bool {
+        let changes = self
+            .slots
+            .iter()
+            .flat_map(|slot| &slot.steps)
+            .filter_map(|step| match step {
+                Step::Change(change) => Some(change),
+                Step::Demote(_) | Step::Promote(_) => None,
+            });
+        self.changes
+            .iter()
+            .chain(changes)
+            .any(|change| !matches!(change, Change::Status(_) | Change::Event(_)))
     }
 }
 

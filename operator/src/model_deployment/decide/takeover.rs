@@ -142,9 +142,8 @@ fn is_past_cold_load(world: &World<'_>, pod: &PodSeen) -> bool {
     let until = facts
         .next_poc_start()
         .and_then(|height| facts.millis_until(height, world.seen.now_ms));
-    let in_time = until.is_some_and(|millis| {
-        millis > 0 && millis <= i64::from(schedule.margins.cold_load_seconds) * 1000
-    });
+    let in_time =
+        until.is_some_and(|millis| millis > 0 && millis <= i64::from(schedule.margins.cold_load_seconds) * 1000);
     in_time && world.exam.is_none() && world.connected(pod) && !world.loaded(pod)
 }
 
@@ -183,7 +182,7 @@ impl<'w, 'a> Bench<'w, 'a> {
         let name = self
             .free
             .iter()
-            .filter(|name| self.meets(name, need))
+            .filter(|name| self.meets(name, need) && self.is_free_for(name, slot))
             .max_by(|left, right| {
                 let (left_rank, right_rank) = (self.rank(left, slot), self.rank(right, slot));
                 // Of equals the first by name.
@@ -194,6 +193,16 @@ impl<'w, 'a> Bench<'w, 'a> {
         let pod = self.world.seen.pods.get(&name)?;
         *self.domains.entry(self.world.domain(pod)).or_default() += 1;
         Some((name, pod))
+    }
+
+    /// A pod that still believes it holds another slot is demoted first.
+    fn is_free_for(&self, name: &str, slot: i32) -> bool {
+        self.world
+            .seen
+            .pods
+            .get(name)
+            .and_then(|pod| self.world.live(pod))
+            .is_some_and(|live| live.slot < 0 || live.slot == slot)
     }
 
     fn meets(&self, name: &str, need: Need) -> bool {

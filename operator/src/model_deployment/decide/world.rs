@@ -132,7 +132,11 @@ impl<'a> World<'a> {
         if self.connected(pod) && pod.phase == Phase::Running && !pod.address.is_empty() {
             return Health::Usable;
         }
-        if self.is_lost(pod) { Health::Lost } else { Health::Starting }
+        if self.is_lost(pod) {
+            Health::Lost
+        } else {
+            Health::Starting
+        }
     }
 
     fn is_lost(&self, pod: &PodSeen) -> bool {
@@ -172,7 +176,7 @@ impl<'a> World<'a> {
     /// Highest generation anybody has seen; the next assignment is above it.
     pub fn highest_generation(&self) -> i64 {
         let slices = self.slots.values().map(|slot| slot.generation);
-        let live = self.seen.live.values().map(|live| live.generation);
+        let live = self.seen.live.values().map(|live| live.generation.max(live.fence));
         let status = self
             .seen
             .deployment
@@ -216,6 +220,7 @@ impl<'a> World<'a> {
             allow_in_amber: disruption.allow_in_inference == AllowInInference::WithinMargin,
             natural_shortfall_basis_points: 0,
             unhealthy_basis_points: 0,
+            released_basis_points: 0,
             drain_millis: i64::from(margins.drain_seconds) * 1000,
             ready_by_millis: i64::from(margins.ready_by_seconds) * 1000,
         }

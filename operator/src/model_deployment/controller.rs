@@ -1,0 +1,280 @@
+//! The process around one pass: what is watched, what wakes a deployment, how failures wait.
+
+mod wake;
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crds::ModelDeployment;
+use futures::{FutureExt as _, StreamExt as _};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt as _;
+use kube::api::Api;
+use kube::runtime::controller::Action;
+use kube::runtime::events::Recorder;
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::{Config, applier};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+use super::apply;
+use super::decide::{self, Desired};
+use super::observe::{self, Stores, golden};
+use super::observed::{GoldenSeen, Observed};
+use crate::backoff;
+use crate::context::Context;
+use crate::slot_door::{Doors, Target};
+
+/// Metric label and the last part of the field manager.
+const CONTROLLER: &str = "model-deployment";
+/// Deployments that are reconciled at the same time.
+const CONCURRENCY: u16 = 8;
+/// Wakes within this time are one.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// Longest wait after failures: an exam has seconds.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// How long a golden ConfigMap is believed.
+const GOLDEN_SECONDS: u64 = 60;
+
+/// Why the controller, or one pass, failed.
+#[derive(Debug, thiserror::Error, strum::IntoStaticStr)]
+pub enum Error {
+    /// The world could not be read.
+    #[error("the world of a ModelDeployment could not be read")]
+    Observe(#[source] observe::Error),
+    /// Not everything was done.
+    #[error("a ModelDeployment is not as it should be yet")]
+    Apply(#[source] apply::Error),
+    /// A watch ended for good.
+    #[error("the controller of ModelDeployments ended: {0}")]
+    Ended(&'static str),
+}
+
+impl Error {
+    /// Label of metrics.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Observe(_) | Self::Ended(_) => self.into(),
+            Self::Apply(error) => error.category(),
+        }
+    }
+}
+
+type TrustKeys = Box<dyn Fn() -> Option<String> + Send + Sync>;
+
+struct Reconciler {
+    context: Context,
+    stores: Stores,
+    doors: Arc<Doors>,
+    recorder: Recorder,
+    manager: String,
+    trust: TrustKeys,
+    golden: Mutex<BTreeMap<(String, String), (Instant, GoldenSeen)>>,
+    failures: Mutex<BTreeMap<(String, String), u32>>,
+}
+
+/// Runs on the leader until cancelled. `trust` gives the key set that verifies the operator's own token, as JSON.
+pub async fn run(context: Context, trust: impl Fn() -> Option<String> + Send + Sync + 'static) -> Result<(), Error> {
+    let (wake, woken) = mpsc::unbounded_channel();
+    let mut tasks: JoinSet<&'static str> = JoinSet::new();
+    let stores = wake::start(&context, &wake, &mut tasks);
+    let (doors, rehearsals) = Doors::new(
+        Arc::clone(&context.live),
+        context.settings.slot_token_file.clone(),
+        wake.clone(),
+    );
+    {
+        let doors = Arc::clone(&doors);
+        tasks.spawn(async move {
+            doors.run(rehearsals).await;
+            "slot doors"
+        });
+    }
+    wake::ready(&stores).await.map_err(|_| Error::Ended("a watch"))?;
+    let reconciler = Arc::new(Reconciler {
+        recorder: context.recorder(),
+        manager: crds::labels::field_manager(CONTROLLER),
+        stores: stores.clone(),
+        doors,
+        trust: Box::new(trust),
+        golden: Mutex::default(),
+        failures: Mutex::default(),
+        context,
+    });
+    wake::all(&stores, &wake);
+    let queue = UnboundedReceiverStream::new(woken).map(Ok::<ObjectRef<ModelDeployment>, Infallible>);
+    let passes = applier(
+        |deployment, reconciler: Arc<Reconciler>| reconcile(deployment, reconciler).boxed(),
+        after_failure,
+        reconciler,
+        stores.deployments.clone(),
+        queue,
+        Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE),
+    )
+    .for_each(|_| async {});
+    tokio::select! {
+        () = passes => Err(Error::Ended("the queue")),
+        Some(ended) = tasks.join_next() => Err(Error::Ended(ended.unwrap_or("a task"))),
+    }
+}
+
+fn key(deployment: &ModelDeployment) -> (String, String) {
+    (deployment.namespace().unwrap_or_default(), deployment.name_any())
+}
+
+async fn reconcile(deployment: Arc<ModelDeployment>, reconciler: Arc<Reconciler>) -> Result<Action, Error> {
+    let metrics = Arc::clone(&reconciler.context.metrics);
+    let timer = metrics
+        .reconcile_duration
+        .with_label_values(&[CONTROLLER])
+        .start_timer();
+    let result = reconciler.pass(&deployment).await;
+    timer.observe_duration();
+    let label = result.as_ref().map_or_else(Error::category, |_| "ok");
+    metrics.reconcile_total.with_label_values(&[CONTROLLER, label]).inc();
+    if result.is_ok() {
+        reconciler.forget_failures(&deployment);
+    }
+    result
+}
+
+fn after_failure(deployment: Arc<ModelDeployment>, error: &Error, reconciler: Arc<Reconciler>) -> Action {
+    let key = key(&deployment);
+    let failures = {
+        let mut all = reconciler.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = all.entry(key.clone()).or_default();
+        *count = count.saturating_add(1);
+        *count
+    };
+    tracing::warn!(
+        error = error as &dyn std::error::Error,
+        category = error.category(),
+        object = format!("{}/{}", key.0, key.1),
+        failures,
+        "pass failed"
+    );
+    let wait = backoff::delay(failures, backoff::jitter(&key.1, failures));
+    Action::requeue(wait.min(LONGEST_WAIT))
+}
+
+impl Reconciler {
+    /// One observe → decide → apply.
+    async fn pass(&self, deployment: &ModelDeployment) -> Result<Action, Error> {
+        let golden = self.golden(deployment).await;
+        let mut observed = observe::gather(
+            &self.context,
+            &self.stores,
+            &self.doors,
+            deployment,
+            golden,
+            (self.trust)(),
+        );
+        self.follow(&observed);
+        let mut desired = decide::decide(&observed);
+        if desired.writes() {
+            observe::refresh(&self.context.client, &self.context, &self.doors, &mut observed)
+                .await
+                .map_err(Error::Observe)?;
+            self.follow(&observed);
+            desired = decide::decide(&observed);
+        }
+        let again = self.again(&desired);
+        let applied = apply::apply(&self.context, &self.doors, &self.recorder, &self.manager, desired)
+            .await
+            .map_err(Error::Apply)?;
+        self.context
+            .metrics
+            .writes_total
+            .with_label_values(&[CONTROLLER])
+            .inc_by(applied.writes as u64);
+        Ok(Action::requeue(again))
+    }
+
+    fn again(&self, desired: &Desired) -> Duration {
+        let resync = Duration::from_secs(self.context.settings.resync_seconds.max(1));
+        desired
+            .again_after_ms
+            .and_then(|millis| u64::try_from(millis.max(100)).ok())
+            .map_or(resync, |millis| resync.min(Duration::from_millis(millis)))
+    }
+
+    /// Tells the watchers of doors which pods there are and what they hold.
+    fn follow(&self, observed: &Observed) {
+        let mut holds: BTreeMap<String, (i32, i64)> = BTreeMap::new();
+        for slice in observed.slices.values() {
+            let assignment = decide::assignment(slice);
+            let slot = slice
+                .labels()
+                .get(crds::labels::SLOT)
+                .and_then(|slot| slot.parse::<i32>().ok());
+            if let (Some(holder), Some(slot)) = (assignment.holder, slot) {
+                holds.insert(holder.uid, (slot, assignment.generation));
+            }
+        }
+        let deployment = ObjectRef::from_obj(&observed.deployment);
+        let targets = observed
+            .pods
+            .values()
+            .filter(|pod| !pod.address.is_empty())
+            .map(|pod| {
+                let held = holds.get(&pod.uid).copied();
+                Target {
+                    pod_uid: pod.uid.clone(),
+                    address: pod.address.clone(),
+                    deployment: deployment.clone(),
+                    deployment_uid: observed.uid().to_owned(),
+                    node_id: held.map(|(slot, _)| observed.node_id(slot)),
+                    slot: held.map_or(-1, |(slot, _)| slot),
+                    generation: held.map_or(0, |(_, generation)| generation),
+                }
+            })
+            .collect();
+        self.doors.follow(&deployment, targets);
+    }
+
+    /// The golden ConfigMap, read at most once a minute. While the API server is away the last reading stands.
+    async fn golden(&self, deployment: &ModelDeployment) -> GoldenSeen {
+        let Some(reference) = &deployment.spec.golden else {
+            return GoldenSeen::None;
+        };
+        let key = (
+            deployment.namespace().unwrap_or_default(),
+            reference.config_map_ref.name.clone(),
+        );
+        let known = self
+            .golden
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+            .cloned();
+        if let Some((read, golden)) = &known
+            && read.elapsed() < Duration::from_secs(GOLDEN_SECONDS)
+        {
+            return golden.clone();
+        }
+        let config_maps: Api<ConfigMap> = Api::namespaced(self.context.client.clone(), &key.0);
+        let golden = match config_maps.get_opt(&key.1).await {
+            Ok(Some(config_map)) => golden::read(&config_map),
+            Ok(None) => golden::unusable(format!("there is no ConfigMap {}", key.1)),
+            Err(error) => match known {
+                Some((_, golden)) => golden,
+                None => return golden::unusable(format!("ConfigMap {} could not be read: {error}", key.1)),
+            },
+        };
+        self.golden
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, (Instant::now(), golden.clone()));
+        golden
+    }
+
+    fn forget_failures(&self, deployment: &ModelDeployment) {
+        self.failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&key(deployment));
+    }
+}

@@ -1,0 +1,286 @@
+//! What wakes a deployment: its own objects, its host, its machines, and the chain. One watch per kind, kept in stores.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::time::Duration;
+
+use crds::references::{Stage, Window};
+use crds::{GonkaHost, GpuNode, ModelDeployment, SprintSchedule, labels};
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::Api;
+use kube::runtime::reflector::store::{Writer, WriterDropped};
+use kube::runtime::reflector::{ObjectRef, Store, store};
+use kube::runtime::watcher::{Config, Event};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinSet;
+
+use crate::context::{Book, Context};
+use crate::facts::Exam;
+use crate::model_deployment::decide::{SLOT_ACCOUNT, TRUST_CONFIG_MAP};
+use crate::model_deployment::observe::Stores;
+
+/// Where woken deployments go.
+pub type Wake = UnboundedSender<ObjectRef<ModelDeployment>>;
+
+/// How often the chain's window and exam are compared with the last.
+const CHAIN_PERIOD: Duration = Duration::from_millis(200);
+
+/// Starts every watch.
+pub fn start(context: &Context, wake: &Wake, tasks: &mut JoinSet<&'static str>) -> Stores {
+    let client = &context.client;
+    let labelled = |selector: String| Config::default().labels(&selector);
+    let named = |name: &str| Config::default().fields(&format!("metadata.name={name}"));
+    let slots = || labelled(format!("{}={}", labels::ROLE, labels::ROLE_SLOT));
+    let slot_pods = || labelled(format!("{}={}", labels::ROLE, labels::ROLE_SLOT_POD));
+    let (deployments, writer) = store::<ModelDeployment>();
+    let watches = Watches {
+        wake: wake.clone(),
+        deployments: deployments.clone(),
+    };
+    let itself = watches.clone();
+    tasks.spawn(keep(
+        Api::all(client.clone()),
+        Config::default(),
+        writer,
+        move |object| match object {
+            Some(object) => itself.wake(ObjectRef::from_obj(object)),
+            None => itself.wake_all(),
+        },
+    ));
+    let (pods, writer) = store::<Pod>();
+    tasks.spawn(keep(Api::all(client.clone()), slot_pods(), writer, watches.child()));
+    let (services, writer) = store::<Service>();
+    tasks.spawn(keep(Api::all(client.clone()), slots(), writer, watches.child()));
+    let (slices, writer) = store::<EndpointSlice>();
+    tasks.spawn(keep(Api::all(client.clone()), slots(), writer, watches.child()));
+    let (budgets, writer) = store::<PodDisruptionBudget>();
+    tasks.spawn(keep(Api::all(client.clone()), slot_pods(), writer, watches.child()));
+    let (accounts, writer) = store::<ServiceAccount>();
+    tasks.spawn(keep(
+        Api::all(client.clone()),
+        named(SLOT_ACCOUNT),
+        writer,
+        watches.neighbours(),
+    ));
+    let (trust, writer) = store::<ConfigMap>();
+    tasks.spawn(keep(
+        Api::all(client.clone()),
+        named(TRUST_CONFIG_MAP),
+        writer,
+        watches.neighbours(),
+    ));
+    let (hosts, writer) = store::<GonkaHost>();
+    tasks.spawn(keep(
+        Api::all(client.clone()),
+        Config::default(),
+        writer,
+        watches.neighbours(),
+    ));
+    let (schedules, writer) = store::<SprintSchedule>();
+    tasks.spawn(keep(
+        Api::all(client.clone()),
+        Config::default(),
+        writer,
+        watches.everybody(),
+    ));
+    let (gpu_nodes, writer) = store::<GpuNode>();
+    tasks.spawn(keep(
+        Api::all(client.clone()),
+        Config::default(),
+        writer,
+        watches.on_machine(&pods),
+    ));
+    let (nodes, writer) = store::<Node>();
+    tasks.spawn(keep(
+        Api::all(client.clone()),
+        Config::default(),
+        writer,
+        watches.on_machine(&pods),
+    ));
+    let stores = Stores {
+        deployments,
+        hosts,
+        schedules,
+        pods,
+        services,
+        slices,
+        budgets,
+        accounts,
+        trust,
+        nodes,
+        gpu_nodes,
+    };
+    tasks.spawn(follow_chain(context.book.clone(), stores.clone(), wake.clone()));
+    stores
+}
+
+/// Waits until every store was filled once: an empty store is not an empty world.
+pub async fn ready(stores: &Stores) -> Result<(), WriterDropped> {
+    stores.deployments.wait_until_ready().await?;
+    stores.hosts.wait_until_ready().await?;
+    stores.schedules.wait_until_ready().await?;
+    stores.pods.wait_until_ready().await?;
+    stores.services.wait_until_ready().await?;
+    stores.slices.wait_until_ready().await?;
+    stores.budgets.wait_until_ready().await?;
+    stores.accounts.wait_until_ready().await?;
+    stores.trust.wait_until_ready().await?;
+    stores.nodes.wait_until_ready().await?;
+    stores.gpu_nodes.wait_until_ready().await
+}
+
+/// Wakes every deployment.
+pub fn all(stores: &Stores, wake: &Wake) {
+    let watches = Watches {
+        wake: wake.clone(),
+        deployments: stores.deployments.clone(),
+    };
+    watches.wake_all();
+}
+
+/// One watch for ever; `touched` hears of each object, and of `None` when the whole list was read again.
+async fn keep<K>(
+    api: Api<K>,
+    config: Config,
+    writer: Writer<K>,
+    touched: impl Fn(Option<&K>) + Send + 'static,
+) -> &'static str
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let mut events = watcher(api, config)
+        .default_backoff()
+        .modify(|object| object.managed_fields_mut().clear())
+        .reflect(writer)
+        .boxed();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Apply(object) | Event::Delete(object)) => touched(Some(&object)),
+            Ok(Event::InitDone) => touched(None),
+            Ok(Event::Init | Event::InitApply(_)) => {}
+            Err(error) => tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                kind = %K::kind(&()),
+                "watch broke; it is made again"
+            ),
+        }
+    }
+    "a watch"
+}
+
+#[derive(Clone)]
+struct Watches {
+    wake: Wake,
+    deployments: Store<ModelDeployment>,
+}
+
+impl Watches {
+    fn wake(&self, deployment: ObjectRef<ModelDeployment>) {
+        // Fails only when the controller has ended.
+        let _ending = self.wake.send(deployment);
+    }
+
+    fn wake_all(&self) {
+        for deployment in self.deployments.state() {
+            self.wake(ObjectRef::from_obj(deployment.as_ref()));
+        }
+    }
+
+    /// A child names its deployment in a label.
+    fn child<K: Resource>(&self) -> impl Fn(Option<&K>) + Send + 'static {
+        let this = self.clone();
+        move |object| match object {
+            Some(object) => {
+                if let (Some(name), Some(namespace)) = (object.labels().get(labels::DEPLOYMENT), object.namespace()) {
+                    this.wake(ObjectRef::new(name).within(&namespace));
+                }
+            }
+            None => this.wake_all(),
+        }
+    }
+
+    /// Every deployment of the object's namespace.
+    fn neighbours<K: Resource>(&self) -> impl Fn(Option<&K>) + Send + 'static {
+        let this = self.clone();
+        move |object| {
+            let namespace = object.and_then(ResourceExt::namespace);
+            for deployment in this.deployments.state() {
+                if object.is_none() || deployment.namespace() == namespace {
+                    this.wake(ObjectRef::from_obj(deployment.as_ref()));
+                }
+            }
+        }
+    }
+
+    fn everybody<K>(&self) -> impl Fn(Option<&K>) + Send + 'static {
+        let this = self.clone();
+        move |_| this.wake_all()
+    }
+
+    /// Every deployment with a pod on the machine.
+    fn on_machine<K: Resource>(&self, pods: &Store<Pod>) -> impl Fn(Option<&K>) + Send + 'static + use<K> {
+        let (this, pods) = (self.clone(), pods.clone());
+        move |object| {
+            let Some(object) = object else {
+                this.wake_all();
+                return;
+            };
+            let name = object.name_any();
+            let here = pods.state_filter(|pod| {
+                pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(name.as_str())
+            });
+            for pod in here {
+                if let (Some(owner), Some(namespace)) = (pod.labels().get(labels::DEPLOYMENT), pod.namespace()) {
+                    this.wake(ObjectRef::new(owner).within(&namespace));
+                }
+            }
+        }
+    }
+}
+
+/// What of the chain changes decisions by itself.
+type Transition = (Window, Stage, Option<Exam>, bool);
+
+fn transition(book: &Book, schedule: &str) -> Transition {
+    let facts = book.facts(schedule);
+    let started = facts
+        .exam
+        .as_ref()
+        .is_some_and(|exam| facts.height >= exam.generation_start_height);
+    (facts.window, facts.stage, facts.exam.clone(), started)
+}
+
+/// Wakes the deployments of a schedule when its window, stage or exam changes.
+async fn follow_chain(book: std::sync::Arc<Book>, stores: Stores, wake: Wake) -> &'static str {
+    let mut known: BTreeMap<String, Transition> = BTreeMap::new();
+    let mut period = tokio::time::interval(CHAIN_PERIOD);
+    loop {
+        period.tick().await;
+        if wake.is_closed() {
+            return "the chain's watch";
+        }
+        for schedule in book.schedules() {
+            let now = transition(&book, &schedule);
+            if known.get(&schedule) == Some(&now) {
+                continue;
+            }
+            known.insert(schedule.clone(), now);
+            for deployment in stores.deployments.state() {
+                let namespace = deployment.namespace().unwrap_or_default();
+                let host = stores
+                    .hosts
+                    .get(&ObjectRef::new(&deployment.spec.host_ref.name).within(&namespace));
+                if host.is_some_and(|host| host.spec.schedule_name == schedule) {
+                    // Fails only when the controller has ended.
+                    let _ending = wake.send(ObjectRef::from_obj(deployment.as_ref()));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Machines as a decision sees them: those that carry pods of the deployment, and those no pod may go to. Pure but for the
+//! stores it reads.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crds::GpuNode;
+use crds::conditions::ConditionType;
+use crds::gpu_node::{MaintenanceState, NodeEnrollment};
+use k8s_openapi::api::core::v1::Node;
+use kube::ResourceExt as _;
+use kube::runtime::reflector::ObjectRef;
+
+use super::Stores;
+use crate::model_deployment::observed::{Machine, Observed};
+
+/// Reads the machines that matter to the deployment.
+pub fn all(stores: &Stores, observed: &Observed) -> BTreeMap<String, Machine> {
+    let carrying: BTreeSet<String> = observed
+        .pods
+        .values()
+        .map(|pod| pod.node_name.clone())
+        .filter(|name| !name.is_empty())
+        .collect();
+    let key = &observed.deployment.spec.placement.failure_domain_key;
+    let mut machines: BTreeMap<String, Machine> = carrying
+        .iter()
+        .filter_map(|name| {
+            let node = stores.nodes.get(&ObjectRef::new(name))?;
+            let gpu_node = stores.gpu_nodes.get(&ObjectRef::new(name));
+            Some((name.clone(), seen(&node, gpu_node.as_deref(), key, observed.now_ms)))
+        })
+        .collect();
+    for gpu_node in stores.gpu_nodes.state() {
+        let name = gpu_node.name_any();
+        if let Some(node) = stores.nodes.get(&ObjectRef::new(&name)) {
+            let machine = seen(&node, Some(&gpu_node), key, observed.now_ms);
+            if machine.excluded || machine.leaving {
+                machines.insert(name, machine);
+            }
+        }
+    }
+    machines
+}
+
+fn seen(node: &Node, gpu_node: Option<&GpuNode>, domain_key: &str, now_ms: i64) -> Machine {
+    let name = node.name_any();
+    let condition = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref())
+        .and_then(|conditions| conditions.iter().find(|condition| condition.type_ == "Ready"));
+    let ready = condition.is_some_and(|condition| condition.status == "True");
+    let unschedulable = node
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.unschedulable)
+        .unwrap_or_default();
+    let spec = gpu_node.map(|gpu_node| gpu_node.spec.clone()).unwrap_or_default();
+    Machine {
+        ready,
+        ready_since_ms: condition
+            .and_then(|condition| condition.last_transition_time.as_ref())
+            .map(|time| time.0.as_millisecond())
+            .unwrap_or_default(),
+        leaving: unschedulable || spec.maintenance.state == MaintenanceState::Requested,
+        excluded: spec.enrollment == NodeEnrollment::Excluded,
+        domain: node.labels().get(domain_key).cloned().unwrap_or(name),
+        // The report of a machine that is not there is the last one before.
+        gpus_healthy: if ready { gpu_node.and_then(gpus_healthy) } else { None },
+        findings: gpu_node.map(|gpu_node| findings(gpu_node, now_ms)).unwrap_or_default(),
+    }
+}
+
+fn gpus_healthy(gpu_node: &GpuNode) -> Option<bool> {
+    let kind = ConditionType::GpusHealthy.to_string();
+    let conditions = &gpu_node.status.as_ref()?.conditions;
+    let condition = conditions.iter().find(|condition| condition.type_ == kind)?;
+    match condition.status.as_str() {
+        "True" => Some(true),
+        "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// Blocking findings that no person declared harmless.
+fn findings(gpu_node: &GpuNode, now_ms: i64) -> Vec<String> {
+    let harmless = |uuid: &str, rule: &str| {
+        gpu_node.spec.health_overrides.iter().any(|entry| {
+            entry.gpu_uuid == uuid
+                && entry.rule == rule
+                && entry
+                    .not_after_time
+                    .as_ref()
+                    .is_none_or(|until| until.0.as_millisecond() > now_ms)
+        })
+    };
+    let mut rules: Vec<String> = gpu_node
+        .status
+        .iter()
+        .flat_map(|status| &status.gpus)
+        .flat_map(|gpu| gpu.findings.iter().map(move |finding| (gpu, finding)))
+        .filter(|(gpu, finding)| finding.blocking && !harmless(&gpu.uuid, &finding.rule))
+        .map(|(_, finding)| finding.rule.clone())
+        .collect();
+    rules.sort_unstable();
+    rules.dedup();
+    rules
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::gpu_node::{Finding, Gpu, GpuHealth, GpuNodeStatus, HealthOverride};
+    use crds::{GpuNode, GpuNodeSpec};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use k8s_openapi::jiff::Timestamp;
+
+    use super::*;
+
+    fn gpu_node(overrides: Vec<HealthOverride>) -> GpuNode {
+        let finding = |rule: &str, blocking| Finding {
+            rule: rule.to_owned(),
+            blocking,
+            message: String::new(),
+            since_time: Time(Timestamp::UNIX_EPOCH),
+        };
+        let mut node = GpuNode::new(
+            "n1",
+            GpuNodeSpec {
+                health_overrides: overrides,
+                ..GpuNodeSpec::default()
+            },
+        );
+        node.status = Some(GpuNodeStatus {
+            gpus: vec![Gpu {
+                uuid: "GPU-1".to_owned(),
+                health: GpuHealth::Unhealthy,
+                findings: vec![finding("EccUncorrectable", true), finding("ClockLow", false)],
+                ..Gpu::default()
+            }],
+            ..GpuNodeStatus::default()
+        });
+        node
+    }
+
+    #[test]
+    fn only_blocking_findings_that_nobody_overrode_count() {
+        assert_eq!(findings(&gpu_node(Vec::new()), 1_000), ["EccUncorrectable"]);
+        let harmless = |until: Option<i64>| HealthOverride {
+            gpu_uuid: "GPU-1".to_owned(),
+            rule: "EccUncorrectable".to_owned(),
+            reason: "known".to_owned(),
+            not_after_time: until.and_then(|ms| Timestamp::from_millisecond(ms).ok()).map(Time),
+        };
+        assert!(findings(&gpu_node(vec![harmless(None)]), 1_000).is_empty());
+        assert!(findings(&gpu_node(vec![harmless(Some(2_000))]), 1_000).is_empty());
+        assert_eq!(
+            findings(&gpu_node(vec![harmless(Some(500))]), 1_000),
+            ["EccUncorrectable"]
+        );
+    }
+}

@@ -1,0 +1,55 @@
+//! A pod as a decision sees it. Pure.
+
+use crds::labels;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+
+use crate::model_deployment::observed::{Phase, PodSeen};
+
+/// Reads one pod.
+pub fn seen(pod: &Pod) -> PodSeen {
+    let label = |key: &str| pod.labels().get(key).cloned().unwrap_or_default();
+    let status = pod.status.clone().unwrap_or_default();
+    let condition = status
+        .conditions
+        .unwrap_or_default()
+        .into_iter()
+        .find(|condition| condition.type_ == "Ready");
+    let phase = match status.phase.as_deref() {
+        Some("Pending") => Phase::Pending,
+        Some("Running") => Phase::Running,
+        Some("Succeeded") => Phase::Succeeded,
+        Some("Failed") => Phase::Failed,
+        _ => Phase::Unknown,
+    };
+    PodSeen {
+        uid: pod.uid().unwrap_or_default(),
+        revision: label(labels::REVISION),
+        slot: label(labels::SLOT),
+        protected: label(labels::PROTECTED) == "true",
+        node_name: pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.node_name.clone())
+            .unwrap_or_default(),
+        // An address of a pod that is not running may be somebody else's already.
+        address: if phase == Phase::Running {
+            status.pod_ip.unwrap_or_default()
+        } else {
+            String::new()
+        },
+        phase,
+        ready: condition.as_ref().is_some_and(|condition| condition.status == "True"),
+        ready_since_ms: condition
+            .and_then(|condition| condition.last_transition_time)
+            .map(|time| time.0.as_millisecond())
+            .unwrap_or_default(),
+        created_ms: pod
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map(|time| time.0.as_millisecond())
+            .unwrap_or_default(),
+        leaving: pod.metadata.deletion_timestamp.is_some(),
+    }
+}

@@ -1,0 +1,169 @@
+//! Golden decisions: `observed.yaml` (a merge patch on `base.yaml`, a settled deployment) → `desired.yaml`.
+//! `UPDATE_GENERATED=1` writes `base.yaml` and every `desired.yaml`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use operator::change::{Change, Object};
+use operator::model_deployment::decide::{self, Desired, Step};
+use operator::model_deployment::observed::Observed;
+use serde_json::{Value, json};
+
+use crate::fleet::Fleet;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/model_deployment")
+}
+
+fn updating() -> bool {
+    std::env::var_os("UPDATE_GENERATED").is_some()
+}
+
+/// Compares with the file, or writes it.
+fn same(path: &Path, text: &str) -> bool {
+    if updating() {
+        std::fs::write(path, text).expect("the golden folder is writable");
+        return true;
+    }
+    std::fs::read_to_string(path).unwrap_or_default() == text
+}
+
+fn yaml(value: &impl serde::Serialize) -> String {
+    serde_yaml::to_string(value).expect("a value is YAML")
+}
+
+fn base() -> Value {
+    let mut fleet = Fleet::new(2, 1, 3);
+    fleet.settle(60).expect("a new deployment comes to rest");
+    serde_json::to_value(fleet.observe()).expect("a snapshot is JSON")
+}
+
+/// RFC 7396.
+fn patch(target: &mut Value, patch_value: &Value) {
+    let Value::Object(patch_map) = patch_value else {
+        *target = patch_value.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    for (key, value) in patch_map {
+        if value.is_null() {
+            target.as_object_mut().expect("made above").remove(key);
+        } else {
+            patch(&mut target[key], value);
+        }
+    }
+}
+
+fn read(path: &Path) -> Value {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn render(desired: &Desired) -> Value {
+    let slots: Vec<Value> = desired
+        .slots
+        .iter()
+        .map(|slot| {
+            json!({
+                "slot": slot.slot,
+                "takeover": slot.takeover.as_ref().map(|takeover| json!({
+                    "from": takeover.from, "to": takeover.to, "cause": takeover.cause,
+                    "generation": takeover.generation, "nodeID": takeover.node_id,
+                })),
+                "steps": slot.steps.iter().map(step).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let mut shown: BTreeMap<String, usize> = BTreeMap::new();
+    let changes: Vec<Value> = desired
+        .changes
+        .iter()
+        .filter_map(|entry| {
+            let value = change(entry);
+            let times = shown.entry(value.to_string()).or_default();
+            *times += 1;
+            (*times == 1).then_some(value)
+        })
+        .collect();
+    let repeated: Vec<usize> = shown.into_values().filter(|times| *times > 1).collect();
+    json!({
+        "slots": slots,
+        "changes": changes,
+        "sameAgain": repeated,
+        "rehearsals": desired.rehearsals.iter().map(|rehearsal| json!({
+            "pod": rehearsal.pod, "slot": rehearsal.slot, "generation": rehearsal.generation,
+            "nonces": rehearsal.nonces, "seed": rehearsal.round.seed, "callbackURL": rehearsal.round.callback_url,
+        })).collect::<Vec<_>>(),
+        "asked": desired.asked.iter().map(|(action, verdict)| json!({
+            "action": action.to_string(), "verdict": verdict,
+        })).collect::<Vec<_>>(),
+        "againAfterMillis": desired.again_after_ms,
+    })
+}
+
+fn step(step: &Step) -> Value {
+    match step {
+        Step::Demote(demote) => json!({"demote": {
+            "pod": demote.pod, "address": demote.address, "slot": demote.slot, "generation": demote.generation,
+        }}),
+        Step::Change(entry) => change(entry),
+        Step::Promote(promote) => json!({"promote": {
+            "pod": promote.pod, "address": promote.address, "slot": promote.slot, "generation": promote.generation,
+            "nodeID": promote.node_id, "nodeNum": promote.node_num, "callbackBase": promote.callback_base,
+            "running": promote.running, "resume": promote.resume,
+        }}),
+    }
+}
+
+fn change(change: &Change) -> Value {
+    let named = |verb: &str, object: &Object| json!({ verb: object.value });
+    match change {
+        Change::Apply(object) => named("apply", object),
+        Change::Create(object) => named("create", object),
+        Change::Status(object) => json!({"status": object.value["status"]}),
+        Change::Delete(deletion) => json!({"delete": {
+            "kind": deletion.resource.kind, "name": deletion.name, "uid": deletion.uid,
+            "graceSeconds": deletion.grace_seconds,
+        }}),
+        Change::Event(notice) => json!({"event": {
+            "warning": notice.warning, "reason": notice.reason, "note": notice.note,
+        }}),
+    }
+}
+
+#[test]
+fn decisions_are_as_recorded() {
+    let base = base();
+    assert!(
+        same(&folder().join("base.yaml"), &yaml(&base)),
+        "base.yaml is not what a settled deployment looks like; look at the difference, then run with UPDATE_GENERATED=1"
+    );
+    let mut cases: Vec<PathBuf> = std::fs::read_dir(folder())
+        .expect("there are goldens")
+        .map(|entry| entry.expect("readable").path())
+        .filter(|path| path.is_dir())
+        .collect();
+    cases.sort();
+    assert!(cases.len() >= 15, "{} cases", cases.len());
+    let mut wrong = Vec::new();
+    for case in cases {
+        let mut value = base.clone();
+        patch(&mut value, &read(&case.join("observed.yaml")));
+        let observed: Observed =
+            serde_json::from_value(value).unwrap_or_else(|error| panic!("{}: {error}", case.display()));
+        let text = yaml(&render(&decide::decide(&observed)));
+        if !same(&case.join("desired.yaml"), &text) {
+            wrong.push(format!("{}\n{text}", case.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "not as recorded:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_snapshot_survives_being_written_and_read() {
+    let value = base();
+    let observed: Observed = serde_json::from_value(value.clone()).expect("it is a snapshot");
+    assert_eq!(serde_json::to_value(observed).expect("JSON"), value);
+}
