@@ -1,17 +1,23 @@
 //! Box 4, apply: carries out what a decision asks for, in its order, and makes no choice. Slots side by side, the steps of
 //! one slot one after another.
 
+use std::time::Duration;
+
 use futures::StreamExt as _;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::events::Recorder;
 
 use super::decide::{Desired, Promote, SlotSteps, Step, Takeover};
 use crate::apply::{self, Applied};
+use crate::change::Change;
 use crate::context::Context;
 use crate::gate::Verdict;
 use crate::live::TakeoverEvent;
 use crate::slot_door::{self, Doors, Promoted};
 
+/// How long the API server is waited for, and per write on top.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PER_WRITE: Duration = Duration::from_millis(500);
 /// Slots that change hands at the same time.
 const SIDE_BY_SIDE: usize = 32;
 
@@ -21,6 +27,9 @@ pub enum Error {
     /// The API server refused a write or did not answer.
     #[error("the API server took not all of what a ModelDeployment needs")]
     Write(#[source] apply::Error),
+    /// The API server took too long.
+    #[error("the API server does not answer a write; what runs is left as it is")]
+    Silent,
     /// A pod was not promoted; the slice names it already, and the promote is repeated.
     #[error("slot {slot} is pod {pod}'s, which does not know it yet")]
     Promote {
@@ -39,6 +48,7 @@ impl Error {
     pub fn category(&self) -> &'static str {
         match self {
             Self::Write(error) => error.category(),
+            Self::Silent => self.into(),
             Self::Promote { source, .. } => source.category(),
         }
     }
@@ -68,9 +78,9 @@ pub async fn apply(
         applied.writes += done.writes;
         failed = failed.or(error);
     }
-    match apply::apply(&context.client, recorder, manager, &desired.changes).await {
+    match write(context, recorder, manager, &desired.changes).await {
         Ok(done) => applied.writes += done.writes,
-        Err(error) => failed = failed.or(Some(Error::Write(error))),
+        Err(error) => failed = failed.or(Some(error)),
     }
     for rehearsal in desired.rehearsals {
         doors.rehearse(rehearsal);
@@ -102,11 +112,11 @@ async fn carry_out(
                 }
             }
             Step::Change(change) => {
-                match apply::apply(&context.client, recorder, manager, std::slice::from_ref(change)).await {
+                match write(context, recorder, manager, std::slice::from_ref(change)).await {
                     Ok(done) => applied.writes += done.writes,
                     Err(error) => {
                         count(context, slot.takeover.as_ref(), "failed");
-                        return (applied, Some(Error::Write(error)));
+                        return (applied, Some(error));
                     }
                 }
             }
@@ -118,6 +128,14 @@ async fn carry_out(
         }
     }
     (applied, None)
+}
+
+async fn write(context: &Context, recorder: &Recorder, manager: &str, changes: &[Change]) -> Result<Applied, Error> {
+    let patience = PATIENCE + PER_WRITE * u32::try_from(changes.len()).unwrap_or(u32::MAX);
+    tokio::time::timeout(patience, apply::apply(&context.client, recorder, manager, changes))
+        .await
+        .map_err(|_| Error::Silent)?
+        .map_err(Error::Write)
 }
 
 async fn promote_pod(context: &Context, doors: &Doors, slot: &SlotSteps, promote: &Promote) -> Result<(), Error> {

@@ -12,7 +12,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt as _;
 use kube::api::Api;
-use kube::runtime::controller::Action;
+use kube::runtime::controller::{Action, Error as ApplierError};
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Config, applier};
@@ -36,6 +36,8 @@ const CONCURRENCY: u16 = 8;
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// Longest wait after failures: an exam has seconds.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// How long the API server is waited for: a pass that hangs watches no slot.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a golden ConfigMap is believed.
 const GOLDEN_SECONDS: u64 = 60;
 
@@ -48,6 +50,9 @@ pub enum Error {
     /// Not everything was done.
     #[error("a ModelDeployment is not as it should be yet")]
     Apply(#[source] apply::Error),
+    /// The API server took too long. Assignments stay as they are.
+    #[error("the API server does not answer {0}; what runs is left as it is")]
+    Silent(&'static str),
     /// A watch ended for good.
     #[error("the controller of ModelDeployments ended: {0}")]
     Ended(&'static str),
@@ -57,7 +62,7 @@ impl Error {
     /// Label of metrics.
     pub fn category(&self) -> &'static str {
         match self {
-            Self::Observe(_) | Self::Ended(_) => self.into(),
+            Self::Observe(_) | Self::Silent(_) | Self::Ended(_) => self.into(),
             Self::Apply(error) => error.category(),
         }
     }
@@ -98,7 +103,7 @@ pub async fn run(context: Context, trust: impl Fn() -> Option<String> + Send + S
         recorder: context.recorder(),
         manager: crds::labels::field_manager(CONTROLLER),
         stores: stores.clone(),
-        doors,
+        doors: Arc::clone(&doors),
         trust: Box::new(trust),
         golden: Mutex::default(),
         failures: Mutex::default(),
@@ -114,7 +119,14 @@ pub async fn run(context: Context, trust: impl Fn() -> Option<String> + Send + S
         queue,
         Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE),
     )
-    .for_each(|_| async {});
+    .for_each(|pass| {
+        // An object that is gone has no doors to watch; other failures were told where they happened.
+        if let Err(ApplierError::ObjectNotFound(gone)) = pass {
+            let deployment = ObjectRef::new(&gone.name).within(gone.namespace.as_deref().unwrap_or_default());
+            doors.follow(&deployment, Vec::new());
+        }
+        std::future::ready(())
+    });
     tokio::select! {
         () = passes => Err(Error::Ended("the queue")),
         Some(ended) = tasks.join_next() => Err(Error::Ended(ended.unwrap_or("a task"))),
@@ -175,8 +187,10 @@ impl Reconciler {
         self.follow(&observed);
         let mut desired = decide::decide(&observed);
         if desired.writes() {
-            observe::refresh(&self.context.client, &self.context, &self.doors, &mut observed)
+            let refresh = observe::refresh(&self.context, &self.doors, &mut observed);
+            tokio::time::timeout(PATIENCE, refresh)
                 .await
+                .map_err(|_| Error::Silent("lists"))?
                 .map_err(Error::Observe)?;
             self.follow(&observed);
             desired = decide::decide(&observed);
@@ -256,12 +270,12 @@ impl Reconciler {
             return golden.clone();
         }
         let config_maps: Api<ConfigMap> = Api::namespaced(self.context.client.clone(), &key.0);
-        let golden = match config_maps.get_opt(&key.1).await {
-            Ok(Some(config_map)) => golden::read(&config_map),
-            Ok(None) => golden::unusable(format!("there is no ConfigMap {}", key.1)),
-            Err(error) => match known {
+        let golden = match tokio::time::timeout(PATIENCE, config_maps.get_opt(&key.1)).await {
+            Ok(Ok(Some(config_map))) => golden::read(&config_map),
+            Ok(Ok(None)) => golden::unusable(format!("there is no ConfigMap {}", key.1)),
+            Ok(Err(_)) | Err(_) => match known {
                 Some((_, golden)) => golden,
-                None => return golden::unusable(format!("ConfigMap {} could not be read: {error}", key.1)),
+                None => return golden::unusable(format!("ConfigMap {} could not be read", key.1)),
             },
         };
         self.golden

@@ -127,7 +127,8 @@ pub fn gather(
 }
 
 /// Reads the children again, from the API server itself.
-pub async fn refresh(client: &Client, context: &Context, doors: &Doors, observed: &mut Observed) -> Result<(), Error> {
+pub async fn refresh(context: &Context, doors: &Doors, observed: &mut Observed) -> Result<(), Error> {
+    let client = &context.client;
     let deployment = observed.deployment.clone();
     let pods: Vec<Pod> = list(client, &deployment).await?;
     let services: Vec<Service> = list(client, &deployment).await?;

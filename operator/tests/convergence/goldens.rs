@@ -15,6 +15,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/model_deployment")
 }
 
+#[expect(clippy::disallowed_methods, reason = "the switch of every generator of this repository")]
 fn updating() -> bool {
     std::env::var_os("UPDATE_GENERATED").is_some()
 }
@@ -57,8 +58,8 @@ fn patch(target: &mut Value, patch_value: &Value) {
 }
 
 fn read(path: &Path) -> Value {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    let text = std::fs::read_to_string(path).expect("each case has an observed.yaml");
+    serde_yaml::from_str(&text).expect("observed.yaml is YAML")
 }
 
 fn render(desired: &Desired) -> Value {

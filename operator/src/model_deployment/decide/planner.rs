@@ -127,7 +127,9 @@ impl Draft<'_, '_> {
         broken.sort_unstable();
         for (cause, slot) in broken {
             let wanted = slot < self.world.seen.deployment.spec.slots;
-            let moved = wanted && self.world.may_move(slot) && self.move_to_spare(slot, cause);
+            let held_before = self.plan.slots.get(&slot).is_some_and(|slot| slot.generation > 0);
+            let may_move = !held_before || self.world.may_move(slot);
+            let moved = wanted && may_move && self.move_to_spare(slot, cause);
             if !moved && cause.leaves_nothing() {
                 self.vacate(slot, cause);
             }

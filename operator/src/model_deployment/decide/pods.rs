@@ -41,7 +41,13 @@ pub fn breaker_limit(pods: usize) -> usize {
 
 /// Adds pods to make and to delete to the plan.
 pub fn plan(world: &World<'_>, plan: &mut Plan) {
-    let holders = plan.holders();
+    // A pod that loses its slot in this pass is left until the slice says so: the write may fail.
+    let mut holders = plan.holders();
+    for (slot, assignment) in &world.slots {
+        if let Some(holder) = &assignment.holder {
+            holders.entry(holder.name.clone()).or_insert(*slot);
+        }
+    }
     let spec = &world.seen.deployment.spec;
     let wanted = usize::try_from(spec.slots.max(0) + spec.spares.max(0)).unwrap_or_default();
     let health: BTreeMap<&String, Health> = world
