@@ -194,7 +194,7 @@ fn calm(fleet: &mut Fleet) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn from_any_state_passes_come_to_rest_and_the_next_is_empty(
@@ -282,7 +282,11 @@ fn many_silent_machines_are_an_outage_of_ours_and_nothing_is_replaced() {
     for machine in ["n1", "n2", "n3", "n4"] {
         fleet.cut_power(machine);
     }
-    for _ in 0..400 {
+    for _ in 0..10 {
+        checked_pass(&mut fleet);
+    }
+    fleet.now_ms += 3_600_000;
+    for _ in 0..10 {
         checked_pass(&mut fleet);
     }
     assert_eq!(fleet.pods.len(), pods);

@@ -58,6 +58,16 @@ pub struct Stores {
     pub gpu_nodes: Store<GpuNode>,
 }
 
+impl std::fmt::Debug for Stores {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Stores")
+            .field("deployments", &self.deployments.len())
+            .field("pods", &self.pods.len())
+            .finish_non_exhaustive()
+    }
+}
+
 /// The world could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{kind} of deployment {deployment} could not be read from the API server")]

@@ -122,8 +122,11 @@ fn change(change: &Change) -> Value {
     let named = |verb: &str, object: &Object| json!({ verb: object.value });
     match change {
         Change::Apply(object) => named("apply", object),
-        Change::Create(object) => named("create", object),
-        Change::Status(object) => json!({"status": object.value["status"]}),
+        // The whole pod is in `pod.yaml`.
+        Change::Create(object) => json!({"create": {
+            "labels": object.value["metadata"]["labels"], "affinity": object.value["spec"]["affinity"],
+        }}),
+        Change::Status(object) => json!({"status": status(&object.value["status"])}),
         Change::Delete(deletion) => json!({"delete": {
             "kind": deletion.resource.kind, "name": deletion.name, "uid": deletion.uid,
             "graceSeconds": deletion.grace_seconds,
@@ -132,6 +135,40 @@ fn change(change: &Change) -> Value {
             "warning": notice.warning, "reason": notice.reason, "note": notice.note,
         }}),
     }
+}
+
+/// A status with each condition in one line.
+fn status(value: &Value) -> Value {
+    let mut value = value.clone();
+    let conditions: BTreeMap<String, String> = value["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|condition| {
+            let text = |key: &str| condition[key].as_str().unwrap_or_default().to_owned();
+            (text("type"), format!("{} {}: {}", text("status"), text("reason"), text("message")))
+        })
+        .collect();
+    value["conditions"] = json!(conditions);
+    value
+}
+
+#[test]
+fn a_slot_pod_is_as_recorded() {
+    let mut fleet = Fleet::new(1, 0, 1);
+    fleet.deployment.spec.placement.node_selector = BTreeMap::from([("pool".to_owned(), "h200".to_owned())]);
+    let desired = decide::decide(&fleet.observe());
+    let created = desired.changes.iter().find_map(|change| match change {
+        Change::Create(object) => Some(object.value.clone()),
+        _ => None,
+    });
+    let created = created.expect("a new deployment makes a pod");
+    let typed: k8s_openapi::api::core::v1::Pod = serde_json::from_value(created.clone()).expect("it is a pod");
+    assert_eq!(serde_json::to_value(typed).expect("JSON"), created, "every field is one that pods have");
+    assert!(
+        same(&folder().join("pod.yaml"), &yaml(&created)),
+        "the slot pod is not as recorded; look at the difference, then run with UPDATE_GENERATED=1"
+    );
 }
 
 #[test]
