@@ -32,7 +32,7 @@ use crate::metrics::Metrics;
 use crate::signal as fleet_signal;
 use crate::sprint_view::SprintView;
 use crate::trust::Trust;
-use crate::{backoff, gonka_host, gpu_node, schema, sprint_schedule};
+use crate::{backoff, gonka_host, gpu_node, model_deployment, schema, sprint_schedule};
 
 /// Longest wait for parts to end after the stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -198,6 +198,14 @@ async fn control(mut context: Context, view: &SprintView, readiness: &Readiness)
             .await
             .context("GonkaHost controller")
             .map(|()| "GonkaHost controller")
+    });
+    let deployments = context.clone();
+    controllers.spawn(async move {
+        let trust = deployments.trust.clone();
+        model_deployment::run(deployments, move || trust.jwks_json())
+            .await
+            .context("ModelDeployment controller")
+            .map(|()| "ModelDeployment controller")
     });
     controllers.spawn(async move {
         gpu_node::run(nodes).await;

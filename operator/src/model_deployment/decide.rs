@@ -281,7 +281,7 @@ fn again_after(world: &World<'_>, plan: &Plan) -> Option<i64> {
         return Some(EXAM_MILLIS);
     }
     let silent = world.seen.pods.values().any(|pod| !world.connected(pod));
-    if silent || !plan.moves.is_empty() || plan.create > 0 {
+    if silent || !plan.moves.is_empty() || plan.create > 0 || !world.knows_trust() {
         return Some(SOON_MILLIS);
     }
     if rehearsal::pending(world) {

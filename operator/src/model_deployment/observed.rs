@@ -282,7 +282,7 @@ pub struct Rehearsed {
 
 /// State of the golden ConfigMap.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", tag = "state")]
+#[serde(rename_all = "camelCase")]
 pub enum GoldenSeen {
     /// The spec names none.
     #[default]
@@ -294,7 +294,6 @@ pub enum GoldenSeen {
         detail: String,
     },
     /// Read and understood.
-    #[serde(rename_all = "camelCase")]
     Artifacts(Golden),
 }
 

@@ -220,7 +220,9 @@ impl Draft<'_, '_> {
         let verdict = self.world.ask(ActionKind::Rollout, 0);
         self.plan.asked.push((ActionKind::Rollout, verdict));
         if let Verdict::Wait { reason, .. } | Verdict::Deny { reason } = verdict {
-            self.plan.rollout = Rollout::Window(reason.to_string());
+            if wishes.iter().any(|(_, cause)| *cause == Cause::Rollout) {
+                self.plan.rollout = Rollout::Window(reason.to_string());
+            }
             return;
         }
         if !self.plan.moves.is_empty() {
@@ -234,12 +236,12 @@ impl Draft<'_, '_> {
             if !self.world.may_move(slot) {
                 continue;
             }
-            if self.move_to_spare(slot, cause) {
-                self.plan.rollout = Rollout::Running;
-                return;
-            }
+            let moved = self.move_to_spare(slot, cause);
             if cause == Cause::Rollout {
-                self.plan.rollout = Rollout::Spare;
+                self.plan.rollout = if moved { Rollout::Running } else { Rollout::Spare };
+            }
+            if moved {
+                return;
             }
         }
     }

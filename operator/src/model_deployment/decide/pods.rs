@@ -67,12 +67,15 @@ pub fn plan(world: &World<'_>, plan: &mut Plan) {
             Health::Dead | Health::Leaving => false,
         })
         .count();
-    plan.create = wanted.saturating_sub(counted).min(CREATE_AT_ONCE);
+    // A pod that starts before the keys are there trusts nobody until the kubelet looks again, a minute later.
+    if world.knows_trust() {
+        plan.create = wanted.saturating_sub(counted).min(CREATE_AT_ONCE);
+    }
     bury(world, plan, &holders, believe_lost);
     let mut live = Vec::new();
     if counted > wanted {
         live = surplus(world, &holders, counted - wanted);
-    } else if counted == wanted && plan.create == 0 {
+    } else if counted == wanted {
         live = stale_spare(world, plan, &holders).into_iter().collect();
     }
     withhold_mass_deletion(world, plan, &mut live);

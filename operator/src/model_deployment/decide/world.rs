@@ -226,6 +226,11 @@ impl<'a> World<'a> {
         }
     }
 
+    /// The keys that slots check the operator's token with are there, or will be before any pod.
+    pub fn knows_trust(&self) -> bool {
+        self.seen.trust.is_some() || self.seen.trust_keys.is_some()
+    }
+
     /// A registered slot of a host that is only observed stays where it is.
     pub fn may_move(&self, slot: i32) -> bool {
         let managed = self
