@@ -47,6 +47,7 @@ pub mod run;
 pub mod schema;
 pub mod signal;
 pub mod slot_door;
+pub mod sprint_run;
 pub mod sprint_schedule;
 pub mod sprint_view;
 pub mod telemetry;

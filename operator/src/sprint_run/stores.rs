@@ -1,0 +1,119 @@
+//! Box 2: caches of the kinds records are made from. They keep what they know while the API server is away.
+
+use std::sync::Arc;
+
+use crds::sprint_schedule::Margins;
+use crds::{GonkaHost, ModelDeployment, SprintRun, SprintSchedule};
+use futures::StreamExt as _;
+use futures::stream::{BoxStream, SelectAll};
+use kube::api::Api;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
+
+type Guarded<K> = Store<DeserializeGuard<K>>;
+
+/// The caches.
+pub struct Stores {
+    hosts: Guarded<GonkaHost>,
+    deployments: Guarded<ModelDeployment>,
+    runs: Guarded<SprintRun>,
+    schedules: Guarded<SprintSchedule>,
+}
+
+impl Stores {
+    /// The caches, and the stream that fills them while it is polled.
+    pub fn start(client: &Client) -> (Self, SelectAll<BoxStream<'static, ()>>) {
+        let mut watches = SelectAll::new();
+        let stores = Self {
+            hosts: watched(client, &mut watches),
+            deployments: watched(client, &mut watches),
+            runs: watched(client, &mut watches),
+            schedules: watched(client, &mut watches),
+        };
+        (stores, watches)
+    }
+
+    /// Everything that can be read, as it is now.
+    pub fn world(&self) -> World {
+        World {
+            hosts: readable(&self.hosts),
+            deployments: readable(&self.deployments),
+            runs: readable(&self.runs),
+            schedules: readable(&self.schedules),
+        }
+    }
+
+    /// Whether hosts and records were listed once: before that, an absence means nothing.
+    pub fn are_ready(&self) -> bool {
+        use futures::FutureExt as _;
+        self.hosts.wait_until_ready().now_or_never().is_some() && self.runs.wait_until_ready().now_or_never().is_some()
+    }
+}
+
+/// The caches' contents at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// Every GonkaHost.
+    pub hosts: Vec<Arc<GonkaHost>>,
+    /// Every ModelDeployment.
+    pub deployments: Vec<Arc<ModelDeployment>>,
+    /// Every record.
+    pub runs: Vec<Arc<SprintRun>>,
+    /// Every SprintSchedule.
+    pub schedules: Vec<Arc<SprintSchedule>>,
+}
+
+impl World {
+    /// Lead times of a schedule; the defaults when it is not known.
+    pub fn margins(&self, schedule: &str) -> Margins {
+        self.schedules
+            .iter()
+            .find(|one| one.metadata.name.as_deref() == Some(schedule))
+            .map(|one| one.spec.margins.clone())
+            .unwrap_or_default()
+    }
+
+    /// Deployments of a host.
+    pub fn of_host(&self, host: &GonkaHost) -> Vec<&ModelDeployment> {
+        self.deployments
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(|deployment| deployment.metadata.namespace == host.metadata.namespace)
+            .filter(|deployment| Some(&deployment.spec.host_ref.name) == host.metadata.name.as_ref())
+            .collect()
+    }
+
+    /// A host by UID.
+    pub fn host(&self, uid: &str) -> Option<&Arc<GonkaHost>> {
+        self.hosts.iter().find(|host| host.metadata.uid.as_deref() == Some(uid))
+    }
+}
+
+fn watched<K>(client: &Client, watches: &mut SelectAll<BoxStream<'static, ()>>) -> Guarded<K>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    let api: Api<DeserializeGuard<K>> = Api::all(client.clone());
+    let events = watcher(api, watcher::Config::default())
+        .default_backoff()
+        .reflect(writer)
+        .map(|_| ());
+    watches.push(events.boxed());
+    store
+}
+
+fn readable<K>(store: &Guarded<K>) -> Vec<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    store
+        .state()
+        .iter()
+        .filter_map(|guarded| guarded.0.as_ref().ok())
+        .map(|object| Arc::new(object.clone()))
+        .collect()
+}
