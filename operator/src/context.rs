@@ -69,6 +69,8 @@ pub struct Settings {
     pub agent_template_file: Option<PathBuf>,
     /// Label that marks nodes with GPUs, `key` or `key=value`.
     pub gpu_node_selector: String,
+    /// Folder that outlives this process, but not its pod.
+    pub cache_dir: PathBuf,
     /// Folder for records (JSON lines); absent when no volume is mounted.
     pub records_dir: Option<PathBuf>,
     /// How often external state is compared with the spec, seconds.
@@ -85,7 +87,7 @@ impl From<&Args> for Settings {
         let Args {
             namespace,
             name: _,
-            cache_dir: _,
+            cache_dir,
             signal_address: _,
             signal_audience: _,
             signal_service,
@@ -108,6 +110,7 @@ impl From<&Args> for Settings {
         Self {
             namespace,
             install_id: String::new(),
+            cache_dir,
             slot_image,
             image_pull_policy,
             signal_service,

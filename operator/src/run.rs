@@ -32,7 +32,7 @@ use crate::metrics::Metrics;
 use crate::signal as fleet_signal;
 use crate::sprint_view::SprintView;
 use crate::trust::Trust;
-use crate::{backoff, gonka_host, gpu_node, model_deployment, schema, sprint_schedule};
+use crate::{backoff, gonka_host, gpu_node, model_deployment, schema, sprint_run, sprint_schedule};
 
 /// Longest wait for parts to end after the stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -188,7 +188,7 @@ async fn control(mut context: Context, view: &SprintView, readiness: &Readiness)
     view.lead();
 
     let mut controllers = Parts::new();
-    let (schedules, hosts, nodes) = (context.clone(), context.clone(), context.clone());
+    let (schedules, hosts, nodes, records) = (context.clone(), context.clone(), context.clone(), context.clone());
     controllers.spawn(async move {
         sprint_schedule::run(schedules).await;
         Ok("SprintSchedule controller")
@@ -206,6 +206,12 @@ async fn control(mut context: Context, view: &SprintView, readiness: &Readiness)
             .await
             .context("ModelDeployment controller")
             .map(|()| "ModelDeployment controller")
+    });
+    controllers.spawn(async move {
+        sprint_run::run(records)
+            .await
+            .context("SprintRun controller")
+            .map(|()| "SprintRun controller")
     });
     controllers.spawn(async move {
         gpu_node::run(nodes).await;

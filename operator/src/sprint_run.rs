@@ -73,10 +73,7 @@ pub enum Error {
 /// Keeps records until cancelled.
 pub async fn run(context: Context) -> Result<(), Error> {
     let (stores, mut watches) = Stores::start(&context.client);
-    let notes = match &context.settings.records_dir {
-        Some(folder) => notes::load(folder).await,
-        None => Notes::default(),
-    };
+    let notes = notes::load(&notes_folder(&context)).await;
     let rows = Rows::new(context.settings.records_dir.clone());
     let mut keeper = Keeper::new(context, stores, notes, rows);
     let mut looks = tokio::time::interval(LOOK);
@@ -302,7 +299,11 @@ impl Keeper {
             Outcome::Photo { key, counts } => {
                 if let Some(note) = self.notes.open.get_mut(&key) {
                     note.photographing = false;
-                    note.watched.early = counts.unwrap_or_default();
+                    if let Some(mut counts) = counts {
+                        // A host without a commit has an early share too: none.
+                        counts.entry(note.host.address.clone()).or_insert(0);
+                        note.watched.early = counts;
+                    }
                 }
             }
             Outcome::Scanned { uid, epoch, missing } => {
@@ -382,16 +383,13 @@ impl Keeper {
         }
     }
 
-    /// Keeps notes on the volume, at most once a second and only when they changed.
+    /// Keeps notes on disk, at most once a second and only when they changed.
     async fn save(&mut self, now: i64) {
-        let Some(folder): Option<PathBuf> = self.context.settings.records_dir.clone() else {
-            return;
-        };
         if now - self.saved_ms < 1000 || self.notes == self.saved {
             return;
         }
         self.saved_ms = now;
-        match notes::save(&folder, &self.notes).await {
+        match notes::save(&notes_folder(&self.context), &self.notes).await {
             Ok(()) => self.saved = self.notes.clone(),
             Err(error) => tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -399,6 +397,11 @@ impl Keeper {
             ),
         }
     }
+}
+
+/// Notes are with the records where there is a volume, since another replica may need them; else they outlive this process.
+fn notes_folder(context: &Context) -> PathBuf {
+    context.settings.records_dir.clone().unwrap_or_else(|| context.settings.cache_dir.clone())
 }
 
 /// Whether a note has work in this phase.

@@ -10,7 +10,7 @@ use super::answers::{self, Commit};
 use super::examined::{Examined, Phase};
 use super::observed::Evidence;
 use crate::chain::shapes::ShapeError;
-use crate::chain::{Queries, QueryError};
+use crate::chain::Queries;
 use crate::context::Context;
 use crate::dapi::{Client, Endpoint};
 use crate::gonka_host::observed::Reading;
@@ -54,16 +54,14 @@ async fn ask_maybe<T>(
     }
 }
 
-/// Commits by account as they stand now, all models.
-pub async fn photo(queries: &Queries, exam: &Examined) -> Result<BTreeMap<String, i64>, QueryError> {
-    let answer = queries
-        .inference(&format!("all_poc_v2_store_commits/{}", exam.trigger_height))
-        .await?;
+/// Commits by account as they stand now, all models; absent when nobody answers.
+pub async fn photo(queries: &Queries, exam: &Examined) -> Option<BTreeMap<String, i64>> {
+    let answer = queries.inference(&format!("all_poc_v2_store_commits/{}", exam.trigger_height)).await.ok()?;
     let mut counts = BTreeMap::new();
-    for commit in answers::commits(&answer).unwrap_or_default() {
+    for commit in answers::commits(&answer).ok()? {
         *counts.entry(commit.address).or_insert(0) += commit.count;
     }
-    Ok(counts)
+    Some(counts)
 }
 
 /// Everything this phase can tell.

@@ -77,7 +77,10 @@ pub fn decide(observed: &Observed) -> Desired {
 fn closes(observed: &Observed, status: &SprintRunStatus) -> bool {
     match observed.phase {
         Phase::Expired => true,
-        Phase::Settled => status.reward_ngonka.is_some() && observed.evidence.failures().is_empty(),
+        Phase::Settled => {
+            let evidence = &observed.evidence;
+            status.reward_ngonka.is_some() && evidence.commits.value.is_some() && evidence.ballot.value.is_some()
+        }
         Phase::Generating | Phase::Committed | Phase::Voted | Phase::Weighed => false,
     }
 }

@@ -115,10 +115,7 @@ pub fn key(run: &SprintRun) -> Key {
 
 /// Commits as they stand at the photo.
 pub async fn photograph(key: Key, queries: Arc<Queries>, exam: Examined) -> Outcome {
-    let counts = collect::photo(&queries, &exam)
-        .await
-        .ok()
-        .filter(|counts| !counts.is_empty());
+    let counts = collect::photo(&queries, &exam).await;
     Outcome::Photo { key, counts }
 }
 

@@ -1,5 +1,5 @@
-//! What a watcher remembers of exams that are not closed yet: in memory, and on the records volume so that it outlives the
-//! process. The API server is not needed for any of it.
+//! What a watcher remembers of exams that are not closed yet: in memory, and on disk so that it outlives the process: a lost
+//! lease ends it, and an API server that is away loses the lease. The API server is not needed for any of it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::examined::{Examined, Phase};
 use super::observed::{HostView, Watched};
 
-/// Folder of notes inside the records folder.
+/// Folder of notes inside the folder that is given.
 const FOLDER: &str = "open";
 
 /// One exam of one host that is not closed yet.

@@ -231,3 +231,6 @@ fn merge(known: &mut Vec<Round>, rounds: Vec<Round>) {
     }
     known.extend(by_start.into_values());
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! A Sprint as a watcher sees it, without any request.
+
+use crds::gonka_host::Registration;
+use crds::model_deployment::{ModelDeploymentStatus, SlotStatus};
+use crds::references::{LocalReference, UidReference};
+use crds::sprint_run::GateResult;
+use crds::sprint_schedule::{ChainParameters, StageHeights};
+use crds::{GonkaHostStatus, ModelDeploymentSpec};
+use proto::v1::{RoundProgress, SlotReport};
+
+use super::*;
+use crate::facts::{Exam, Pace};
+use crate::live::{Observation, TakeoverEvent};
+
+fn host() -> GonkaHost {
+    let mut host = GonkaHost::new("ours", crds::GonkaHostSpec::default());
+    host.metadata.namespace = Some("gonka".to_owned());
+    host.metadata.uid = Some("uid".to_owned());
+    let registration = |slot: i32, node_num| Registration {
+        node_id: format!("a1b2c3-qwen-{slot}"),
+        slot,
+        node_num,
+        deployment: LocalReference { name: "qwen".to_owned() },
+        ..Registration::default()
+    };
+    let registrations = vec![registration(0, Some(1)), registration(1, Some(2)), registration(2, None)];
+    host.status = Some(GonkaHostStatus { registrations, ..GonkaHostStatus::default() });
+    host
+}
+
+fn deployment() -> ModelDeployment {
+    let mut deployment = ModelDeployment::new("qwen", ModelDeploymentSpec { slots: 3, ..ModelDeploymentSpec::default() });
+    let slot = |index: i32| SlotStatus {
+        index,
+        pod_ref: Some(UidReference { name: format!("pod-{index}"), uid: format!("uid-{index}") }),
+        nonces_per_minute: Some(600),
+        ..SlotStatus::default()
+    };
+    deployment.status = Some(ModelDeploymentStatus { slots: (0..3).map(slot).collect(), ..ModelDeploymentStatus::default() });
+    deployment
+}
+
+fn facts(height: i64) -> Facts {
+    let parameters = ChainParameters {
+        epoch_length: 100,
+        poc_stage_duration: 12,
+        poc_validation_delay: 3,
+        poc_validation_duration: 16,
+        ..ChainParameters::default()
+    };
+    let stages = |poc_start_height, next_poc_start_height| StageHeights {
+        poc_start_height,
+        generation_end_height: poc_start_height + 12,
+        next_poc_start_height,
+        ..StageHeights::default()
+    };
+    let sprint = height >= 145;
+    Facts {
+        schedule: "net".to_owned(),
+        height,
+        block_time_ms: 1_000_000 + height * 1000,
+        epoch: if sprint { 2 } else { 1 },
+        heights: Some(if sprint { stages(145, 245) } else { stages(45, 145) }),
+        exam: sprint.then(|| Exam {
+            kind: ExamKind::Sprint,
+            trigger_height: 145,
+            generation_start_height: 145,
+            generation_end_height: 157,
+            validation_start_height: 160,
+            seed: if height > 145 { "C0DE".to_owned() } else { String::new() },
+            preserved_node_ids: Vec::new(),
+        }),
+        parameters: Some(parameters),
+        pace: Pace { block_millis: 1000.0, spread_millis: 10.0 },
+        ..Facts::default()
+    }
+}
+
+fn report(board: &Board, pod: &str, node: &str, started_ms: i64, generated: u64) {
+    let round = RoundProgress { height: 145, started_ms, first_nonce_ms: started_ms + 100, generated, ..RoundProgress::default() };
+    let report = SlotReport { round: Some(round), backends_ready: 1, backends_expected: 2, ..SlotReport::default() };
+    board.report(pod, Some(node), Observation { report, received_ms: 1, connected: true });
+}
+
+const NODE: &str = "a1b2c3-qwen-0";
+const START_MS: i64 = 1_145_000;
+
+fn follow_all(notes: &mut Notes, board: &Board, heights: impl IntoIterator<Item = i64>) {
+    let (host, deployment, margins) = (host(), deployment(), Margins::default());
+    let seen = Seen { host: &host, deployments: vec![&deployment], margins: &margins, install_id: "a1b2c3" };
+    for height in heights {
+        follow(notes, &seen, &facts(height), board, START_MS);
+    }
+}
+
+fn only(notes: &Notes) -> &Note {
+    assert_eq!(notes.open.len(), 1);
+    notes.open.values().next().expect("one note")
+}
+
+#[test]
+fn a_note_is_opened_at_the_start_with_every_registered_slot() {
+    let mut notes = Notes::default();
+    follow_all(&mut notes, &Board::default(), [144, 145, 146]);
+    let note = only(&notes);
+    assert_eq!(note.key(), ("gonka".to_owned(), "ours-s-145".to_owned()));
+    assert_eq!(note.watched.slots.len(), 2, "the third is not registered");
+    assert_eq!((note.watched.start_ms, note.exam.seed.as_str()), (START_MS, "C0DE"));
+}
+
+#[test]
+fn a_late_watcher_estimates_the_start_from_the_pace() {
+    let mut notes = Notes::default();
+    follow_all(&mut notes, &Board::default(), [150]);
+    assert_eq!(only(&notes).watched.start_ms, START_MS);
+}
+
+#[test]
+fn rounds_are_kept_after_they_left_the_board() {
+    let (mut notes, board) = (Notes::default(), Board::default());
+    report(&board, "uid-0", NODE, START_MS + 20, 50);
+    follow_all(&mut notes, &board, [145, 150]);
+    report(&board, "spare", NODE, START_MS + 5000, 9);
+    follow_all(&mut notes, &board, [155]);
+    follow_all(&mut notes, &Board::default(), [156]);
+    let generated: Vec<u64> = only(&notes).watched.rounds[NODE].iter().map(|round| round.generated).collect();
+    assert_eq!(generated, [50, 9]);
+    assert!(only(&notes).watched.slots[0].engines_missing);
+}
+
+#[test]
+fn a_takeover_belongs_to_the_exam_it_happens_in() {
+    let (mut notes, board) = (Notes::default(), Board::default());
+    let event = |generation, decided_ms, promoted_ms| TakeoverEvent {
+        node_id: NODE.to_owned(),
+        from_pod: "pod-0".to_owned(),
+        to_pod: "spare".to_owned(),
+        generation,
+        decided_ms,
+        promoted_ms,
+        ..TakeoverEvent::default()
+    };
+    board.takeover(event(3, START_MS - 1, Some(START_MS)));
+    board.takeover(event(4, START_MS + 3000, None));
+    follow_all(&mut notes, &board, [145, 149]);
+    board.takeover(event(4, START_MS + 3000, Some(START_MS + 4000)));
+    follow_all(&mut notes, &board, [150]);
+    let takeovers = &only(&notes).watched.takeovers;
+    assert_eq!(takeovers.len(), 1);
+    assert_eq!((takeovers[0].generation, takeovers[0].promoted_ms), (4, Some(START_MS + 4000)));
+}
+
+#[test]
+fn verdicts_taken_before_the_sprint_come_into_its_note() {
+    let (host, margins) = (host(), Margins { cold_load_seconds: 30, ready_by_seconds: 20, drain_seconds: 5, first_nonce_seconds: 2 });
+    let seen = [Seen { host: &host, deployments: Vec::new(), margins: &margins, install_id: "a1b2c3" }];
+    let (mut notes, mut clock) = (Notes::default(), gates::Clock::new());
+    for height in [118, 120, 130, 142] {
+        let facts = facts(height);
+        take_verdicts(&mut notes, &mut clock, &seen, &facts, facts.block_time_ms);
+    }
+    follow(&mut notes, &seen[0], &facts(145), &Board::default(), START_MS);
+    let gates: Vec<(Gate, GateResult)> =
+        only(&notes).watched.gates.iter().map(|verdict| (verdict.gate, verdict.verdict)).collect();
+    assert_eq!(gates, [(Gate::ReadyBy, GateResult::Red), (Gate::Drain, GateResult::Red)], "whoever came at T-27 s saw no cold load");
+    assert!(notes.verdicts.is_empty());
+}
