@@ -1,8 +1,12 @@
 //! The whole product on a cluster of the harness: GPUs, charts, a network, the objects of `examples/`. Used by the demo and by tests.
 
+pub mod conditions;
 pub mod control;
+pub mod evidence;
 pub mod gpus;
 pub mod install;
+pub mod metrics;
+pub mod objects;
 pub mod report;
 
 use std::path::{Path, PathBuf};
@@ -13,7 +17,8 @@ use tokio::time::Instant;
 
 /// The repository's root.
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
 }
 
 /// Asks again until the answer is there; an error after `limit` says what was awaited and what the last answer was.

@@ -1,0 +1,341 @@
+//! Two Sprints: one undisturbed, one without API server, DNS and service routing. The second must be worth the first.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use crds::SprintRun;
+use crds::sprint_run::{Cause, SlotRecord};
+use e2e::fleet::until;
+use e2e::harness::cluster::Target;
+use e2e::harness::{Cluster, How, Machine};
+use kube::api::{Api, ListParams};
+use kube::{Client, ResourceExt as _};
+use serde_json::Value;
+
+use crate::world::{SLOTS, World};
+
+/// How long before the Sprint everything fails.
+const LEAD: i64 = 5;
+/// Part of the undisturbed Sprint that a disturbed one must deliver, and of what was expected that an undisturbed one
+/// must: per mille.
+const IN_FULL: u64 = 900;
+/// A first nonce later than this is a late start, milliseconds.
+const LATE: i64 = 3000;
+
+/// A Sprint as it went.
+pub struct Sprint {
+    start: i64,
+    validation_start: i64,
+    validation_end: i64,
+    /// Slot pods as they were before.
+    lives: Vec<(String, String, i32)>,
+    /// What the network has on record, by node id; filled once the exam is over.
+    delivered: BTreeMap<String, Delivered>,
+}
+
+/// What one slot brought.
+#[derive(Clone, Copy, Debug)]
+struct Delivered {
+    accepted: u64,
+    committed: u64,
+    starts: usize,
+}
+
+impl Sprint {
+    async fn ahead(world: &World<'_>, epoch: i64) -> Result<Self> {
+        let start = world.sprint(epoch).await?;
+        let ledger = world.control.ledger().await?;
+        let length = |name: &str| {
+            let value = &ledger["parameters"]["epoch_params"][name];
+            value
+                .as_i64()
+                .or_else(|| value.as_str()?.parse().ok())
+                .with_context(|| format!("the network does not say its {name}"))
+        };
+        let validation_start =
+            start + length("poc_stage_duration")? + length("poc_exchange_duration")? + length("poc_validation_delay")?;
+        Ok(Self {
+            start,
+            validation_start,
+            validation_end: validation_start + length("poc_validation_duration")?,
+            lives: world.slot_lives().await?,
+            delivered: BTreeMap::new(),
+        })
+    }
+
+    /// Waits for the end of the exam and reads what came of it.
+    async fn read(&mut self, world: &World<'_>) -> Result<()> {
+        world.height(self.validation_end + 1).await?;
+        let ledger = world.control.ledger().await?;
+        let exam = ledger["exams"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|exam| exam["start_height"] == self.start)
+            .with_context(|| format!("the ledger has no exam of height {}", self.start))?;
+        let ours = exam["hosts"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|host| host["name"] == "ours")
+            .context("our host took no part")?;
+        self.delivered = ours["nodes"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(delivered)
+            .collect::<Result<_>>()?;
+        ensure!(
+            self.delivered.len() == SLOTS,
+            "{} nodes took part: {:?}",
+            self.delivered.len(),
+            self.delivered
+        );
+        Ok(())
+    }
+}
+
+fn delivered(node: &Value) -> Result<(String, Delivered)> {
+    let id = node["node_id"].as_str().context("a node without an id")?;
+    let count = |name: &str| node[name].as_u64().with_context(|| format!("{id} has no {name}"));
+    let started = |request: &&Value| request["status"] == 200;
+    let starts = node["requests"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(started)
+        .count();
+    let delivered = Delivered {
+        accepted: count("accepted")?,
+        committed: count("committed")?,
+        starts,
+    };
+    Ok((id.to_owned(), delivered))
+}
+
+/// A Sprint in which nothing fails: it sets the measure, and its record is complete.
+pub async fn a_sprint_goes_by(world: &World<'_>, epoch: i64) -> Result<Sprint> {
+    let mut sprint = Sprint::ahead(world, epoch).await?;
+    world.height(sprint.validation_start).await?;
+    let run = recorded(&world.client, sprint.start).await?;
+    sprint.read(world).await?;
+    world.say(&format!("Sprint {} undisturbed: {:?}", sprint.start, sprint.delivered));
+    complete(&run)?;
+    for slot in &run.status.context("the record has no status")?.slots {
+        let expected = slot.expected.context("no rate was known")?.max(0).unsigned_abs();
+        let came = sprint.delivered.get(&slot.node_id).context("a slot nobody knows")?;
+        ensure!(
+            came.committed * 1000 >= expected * IN_FULL,
+            "{} committed {} of {expected}",
+            slot.node_id,
+            came.committed
+        );
+    }
+    Ok(sprint)
+}
+
+/// From five seconds before the start until validation nothing of the control plane answers: the API server is killed, DNS
+/// hangs, and service addresses lead nowhere on any node. On the machine of the network, where DAPI finds slots by their
+/// service addresses, kube-proxy is killed as well; what it wrote into the kernel stays there, as it does in any cluster.
+pub async fn a_sprint_without_the_control_plane(world: &World<'_>, epoch: i64) -> Result<Sprint> {
+    let sprint = Sprint::ahead(world, epoch).await?;
+    world.height(sprint.start - LEAD).await?;
+    cut(world.cluster).await?;
+    let height = world.control.height().await?;
+    ensure!(
+        height < sprint.start,
+        "the outage began at height {height}, after the start {}",
+        sprint.start
+    );
+    world.say(&format!(
+        "height {height}: no API server, no DNS, no service routing; the Sprint starts at {}",
+        sprint.start
+    ));
+    let answered = world
+        .cluster
+        .kubectl_command()
+        .args(["get", "--raw", "/readyz", "--request-timeout=2s"])
+        .text()
+        .await;
+    ensure!(answered.is_err(), "the API server answers");
+    world.height(sprint.validation_start).await?;
+    restore(world.cluster).await?;
+    let height = world.control.height().await?;
+    world.say(&format!("height {height}: everything runs again"));
+    Ok(sprint)
+}
+
+/// Machines whose packets find services by themselves and run no DAPI.
+fn machines(cluster: &Cluster) -> Result<Vec<Machine>> {
+    let all = Machine::all(cluster.options()?.nodes);
+    Ok(all.filter(|machine| *machine != Machine::Network).collect())
+}
+
+fn api_server() -> Target {
+    Target::Component("kube-apiserver".into())
+}
+
+async fn cut(cluster: &Cluster) -> Result<()> {
+    let (api, proxy) = (api_server(), Target::Component("kube-proxy".into()));
+    let routing = async {
+        for machine in machines(cluster)? {
+            cluster
+                .stop_component(&Target::ServiceRouting, Some(machine), How::Kill)
+                .await?;
+        }
+        Ok(())
+    };
+    tokio::try_join!(
+        cluster.stop_component(&api, None, How::Kill),
+        cluster.stop_component(&Target::CoreDns, None, How::Freeze),
+        cluster.stop_component(&proxy, Some(Machine::Network), How::Kill),
+        routing,
+    )
+    .map(drop)
+    .context("the control plane was not stopped")
+}
+
+async fn restore(cluster: &Cluster) -> Result<()> {
+    cluster.resume_component(&Target::CoreDns, None).await?;
+    cluster.resume_component(&api_server(), None).await?;
+    cluster
+        .resume_component(&Target::ServiceRouting, None)
+        .await
+        .context("service routing did not come back")
+}
+
+/// The record of the Sprint that nobody could write down while it went by: made afterwards, complete, without a cause.
+pub async fn it_is_recorded(world: &World<'_>, sprint: &Sprint) -> Result<SprintRun> {
+    let run = recorded(&world.client, sprint.start).await?;
+    complete(&run)?;
+    world.say(&format!("{} is on record", run.name_any()));
+    Ok(run)
+}
+
+/// Every slot delivered what it delivers undisturbed, on the pod it had, after one start.
+pub async fn it_counts_in_full(world: &World<'_>, undisturbed: &Sprint, mut disturbed: Sprint) -> Result<()> {
+    disturbed.read(world).await?;
+    world.say(&format!(
+        "Sprint {} disturbed: {:?}",
+        disturbed.start, disturbed.delivered
+    ));
+    for (id, came) in &disturbed.delivered {
+        let usual = undisturbed.delivered.get(id).with_context(|| format!("{id} is new"))?;
+        for (what, came, usual) in [
+            ("accepted", came.accepted, usual.accepted),
+            ("committed", came.committed, usual.committed),
+        ] {
+            ensure!(
+                came * 1000 >= usual * IN_FULL,
+                "{id}: {came} {what} without the control plane, {usual} with it"
+            );
+        }
+        ensure!(came.starts == 1, "{id} was started {} times", came.starts);
+    }
+    let lives = world.slot_lives().await?;
+    ensure!(
+        lives == disturbed.lives,
+        "slot pods changed: {:?} became {lives:?}",
+        disturbed.lives
+    );
+    Ok(())
+}
+
+/// The record is the one that was made first, and there is no other.
+pub async fn it_is_recorded_once(world: &World<'_>, first: &SprintRun) -> Result<()> {
+    let all = of_height(&world.client, first.spec.poc_start_height).await?;
+    match all.as_slice() {
+        [one] => ensure!(
+            one.uid() == first.uid(),
+            "the record was made again: {:?} then {:?}",
+            first.metadata.creation_timestamp,
+            one.metadata.creation_timestamp
+        ),
+        several => bail!("{} records of one Sprint", several.len()),
+    }
+    complete(&all[0])?;
+    world.say("the Sprint without a control plane counted in full and is recorded once");
+    Ok(())
+}
+
+async fn of_height(client: &Client, height: i64) -> Result<Vec<SprintRun>> {
+    let runs: Api<SprintRun> = Api::namespaced(client.clone(), "gonka");
+    let all = runs
+        .list(&ListParams::default())
+        .await
+        .context("records cannot be listed")?;
+    Ok(all
+        .items
+        .into_iter()
+        .filter(|run| run.spec.poc_start_height == height)
+        .collect())
+}
+
+/// Waits for the record of a Sprint with the commits of every slot.
+async fn recorded(client: &Client, height: i64) -> Result<SprintRun> {
+    until(
+        &format!("a record of Sprint {height}"),
+        Duration::from_secs(60),
+        async || {
+            let Some(run) = of_height(client, height).await?.pop() else {
+                return Ok(Err("there is none".to_owned()));
+            };
+            let slots = run.status.iter().flat_map(|status| &status.slots);
+            let told = slots.filter(|slot| slot.committed.is_some()).count();
+            Ok(if told == SLOTS {
+                Ok(run)
+            } else {
+                Err(format!("{told} slots have their commits in {:?}", run.status))
+            })
+        },
+    )
+    .await
+}
+
+/// Per slot: measured, accepted, committed and the first nonce, and nothing lost.
+fn complete(run: &SprintRun) -> Result<()> {
+    let name = run.name_any();
+    let status = run.status.as_ref().context("the record has no status")?;
+    ensure!(
+        status.cause == Cause::None,
+        "{name} has cause {}: {:?}",
+        status.cause,
+        status.evidence
+    );
+    ensure!(
+        status.takeovers.is_empty(),
+        "{name}: slots moved: {:?}",
+        status.takeovers
+    );
+    ensure!(status.slots.len() == SLOTS, "{name} has {} slots", status.slots.len());
+    for slot in &status.slots {
+        judge(slot).with_context(|| format!("{name}: {slot:?}"))?;
+    }
+    Ok(())
+}
+
+fn judge(slot: &SlotRecord) -> Result<()> {
+    let id = &slot.node_id;
+    let some = |what: &str, count: Option<i64>| {
+        count
+            .filter(|count| *count > 0)
+            .with_context(|| format!("{id} has no count of {what}"))
+    };
+    let measured = some("measured", slot.measured)?;
+    let accepted = some("accepted", slot.accepted)?;
+    let committed = some("committed", slot.committed)?;
+    ensure!(
+        measured >= accepted && accepted >= committed,
+        "{id}: {measured} measured, {accepted} accepted, {committed} committed"
+    );
+    let first = slot
+        .first_nonce_millis
+        .with_context(|| format!("{id} has no first nonce"))?;
+    ensure!(
+        (0..=LATE).contains(&first),
+        "{id}: the first nonce came {first} ms after the block"
+    );
+    ensure!(slot.cause == Cause::None, "{id} has cause {}", slot.cause);
+    Ok(())
+}
