@@ -31,8 +31,10 @@ test: setup ## What CI runs: everything that needs no GPU, at most 60 minutes co
 test-full: setup ## `test`, and each crate alone
 	ci/suites.sh fmt deny lint unit vectors verifier nvml charts e2e alone
 
-soak: setup ## Sprint after Sprint for an hour
-	ci/suites.sh soak
+soak: setup ## Sprint after Sprint for an hour, on a cluster of its own; fails when any exam lost anything
+	ci/images.sh
+	target/debug/demo --cluster 8 --ledger soak --scenario e2e/network-simulator/scenarios/soak.yaml --limit-minutes 70
+	target/debug/harness down --cluster 8
 
 gpu-test: ## What needs an NVIDIA GPU
 	$(CARGO) test -p kernels -p node-agent -- --ignored gpu

@@ -15,5 +15,5 @@ make --no-print-directory -C e2e/simulated-nvml OUT="$(realpath "$target")/simul
 "$debug/harness" image node-agent --bin "$debug/node-agent=/usr/bin/node-agent" --bin "$debug/slot=/usr/bin/slot" \
     --entrypoint /usr/bin/node-agent --with-libs --strip
 "$debug/harness" image gpu-device-plugin --bin "$debug/gpu-device-plugin=/usr/bin/gpu-device-plugin" \
-    --bin "$target/simulated-nvml/libnvidia-ml.so.1=/usr/lib/gonka-simulated/libnvidia-ml.so.1" \
+    --bin "$target/simulated-nvml/libnvidia-ml.so.1=/opt/simulated-nvml/libnvidia-ml.so.1" \
     --entrypoint /usr/bin/gpu-device-plugin --with-libs --strip

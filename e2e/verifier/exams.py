@@ -11,7 +11,7 @@ SKIP_KNOWN = "published nonces of this exam are not among the host's artifacts"
 def check_exam(ledger, exam, sampling, cases):
     """The exam's own section and one per host."""
     title = f"exam {exam.index} {exam.kind} epoch {exam.epoch} height {exam.start_height}"
-    yield Section(title, [records.check_seed(exam)], {"exam": exam.index, "kind": exam.kind})
+    yield Section(title, [records.check_seed(exam)], {"exam": exam.index, "kind": exam.kind, "start_height": exam.start_height})
     for host in exam.hosts:
         yield _check_host(ledger, exam, host, sampling, cases, f"{title} host {host.address}")
 
@@ -69,6 +69,7 @@ def _facts(exam, host, nodes, compared):
         "exam": exam.index,
         "kind": exam.kind,
         "epoch": exam.epoch,
+        "start_height": exam.start_height,
         "address": host.address,
         "artifacts": len(host.artifacts),
         "committed": sum(a.in_commit for a in host.artifacts),

@@ -65,6 +65,8 @@ pub struct DoorState {
     pub fence: i64,
     /// A rehearsal runs.
     pub rehearsing: bool,
+    /// When the last one was over, Unix milliseconds: a report from before does not tell of it yet.
+    pub rehearsed_ms: i64,
     channel: Option<Channel>,
     last: Option<Live>,
 }
@@ -80,7 +82,7 @@ struct Door {
 pub struct Doors {
     board: Arc<Board>,
     token_file: PathBuf,
-    doors: Mutex<BTreeMap<String, Door>>,
+    by_pod: Mutex<BTreeMap<String, Door>>,
     targets: channel::Sender<u64>,
     wake: mpsc::UnboundedSender<ObjectRef<ModelDeployment>>,
     rehearsals: mpsc::UnboundedSender<Rehearse>,
@@ -109,7 +111,7 @@ impl Doors {
         let doors = Self {
             board,
             token_file,
-            doors: Mutex::default(),
+            by_pod: Mutex::default(),
             targets: channel::channel(0).0,
             wake,
             rehearsals,
@@ -220,7 +222,11 @@ impl Doors {
                 "rehearsal was not done"
             ),
         }
-        self.with(&step.pod_uid, |state| state.rehearsing = false);
+        let now = now_ms();
+        self.with(&step.pod_uid, |state| {
+            state.rehearsing = false;
+            state.rehearsed_ms = now;
+        });
         self.ring(&step.pod_uid);
     }
 
@@ -299,7 +305,7 @@ impl Doors {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Door>> {
-        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_pod.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -65,8 +65,12 @@ fn happen(fleet: &mut Fleet, event: &Event) {
     match event {
         Event::RemovePod(index) => pick(&pods, *index).into_iter().for_each(|name| fleet.remove_pod(&name)),
         Event::FailPod(index) => pick(&pods, *index).into_iter().for_each(|name| fleet.fail_pod(&name)),
-        Event::CutPower(index) => pick(&machines, *index).into_iter().for_each(|name| fleet.cut_power(&name)),
-        Event::PowerOn(index) => pick(&machines, *index).into_iter().for_each(|name| fleet.power_on(&name)),
+        Event::CutPower(index) => pick(&machines, *index)
+            .into_iter()
+            .for_each(|name| fleet.cut_power(&name)),
+        Event::PowerOn(index) => pick(&machines, *index)
+            .into_iter()
+            .for_each(|name| fleet.power_on(&name)),
         Event::Slots(count) => fleet.deployment.spec.slots = *count,
         Event::Spares(count) => fleet.deployment.spec.spares = *count,
         Event::Revision(number) => {
@@ -79,7 +83,11 @@ fn happen(fleet: &mut Fleet, event: &Event) {
         }
         Event::Finding(index, on) => {
             if let Some(machine) = pick(&machines, *index).and_then(|name| fleet.machines.get_mut(&name)) {
-                machine.findings = if *on { vec!["EccUncorrectable".to_owned()] } else { Vec::new() };
+                machine.findings = if *on {
+                    vec!["EccUncorrectable".to_owned()]
+                } else {
+                    Vec::new()
+                };
                 machine.gpus_healthy = Some(!on);
             }
         }
@@ -103,7 +111,11 @@ fn happen(fleet: &mut Fleet, event: &Event) {
 fn checked_pass(fleet: &mut Fleet) {
     let before = fleet.observe();
     let desired = decide::decide(&before);
-    assert_eq!(desired, decide::decide(&before), "the same snapshot gives the same answer");
+    assert_eq!(
+        desired,
+        decide::decide(&before),
+        "the same snapshot gives the same answer"
+    );
     let generations = generations(&before);
     let deleted: Vec<&str> = desired
         .changes
@@ -123,7 +135,10 @@ fn checked_pass(fleet: &mut Fleet) {
                 .is_some_and(|live| live.link == operator::model_deployment::observed::Link::Connected)
         })
         .count();
-    assert!(healthy <= breaker_limit(before.pods.len()), "no mass deletion without a person: {deleted:?}");
+    assert!(
+        healthy <= breaker_limit(before.pods.len()),
+        "no mass deletion without a person: {deleted:?}"
+    );
     for slot in &desired.slots {
         let order: Vec<u8> = slot
             .steps
@@ -134,7 +149,10 @@ fn checked_pass(fleet: &mut Fleet) {
                 Step::Promote(_) => 2,
             })
             .collect();
-        assert!(order.last() == Some(&2) || !order.contains(&2), "promote comes last: {order:?}");
+        assert!(
+            order.last() == Some(&2) || !order.contains(&2),
+            "promote comes last: {order:?}"
+        );
     }
     fleet.apply(&desired, usize::MAX);
     let after = fleet.observe();
@@ -152,7 +170,10 @@ fn checked_pass(fleet: &mut Fleet) {
             after.pods.values().any(|pod| pod.uid == *uid),
             "slot {slot} names a pod that is not there"
         );
-        assert!(!deleted.iter().any(|name| before.pods[*name].uid == *uid), "a pod with a slot is not deleted");
+        assert!(
+            !deleted.iter().any(|name| before.pods[*name].uid == *uid),
+            "a pod with a slot is not deleted"
+        );
     }
     fleet.live_on();
 }
@@ -227,7 +248,10 @@ fn a_new_deployment_is_sprint_ready_after_a_few_passes() {
     let passes = fleet.settle(60).expect("it comes to rest");
     assert!(passes < 20, "{passes} passes");
     let status = fleet.deployment.status.clone().expect("there is a status");
-    assert_eq!((status.assigned_slots, status.sprint_ready_slots, status.ready_spares), (3, 3, 1));
+    assert_eq!(
+        (status.assigned_slots, status.sprint_ready_slots, status.ready_spares),
+        (3, 3, 1)
+    );
     let machines: BTreeSet<Option<String>> = status.slots.iter().map(|slot| slot.node_name.clone()).collect();
     assert_eq!(machines.len(), 3, "slots are spread over machines: {:?}", status.slots);
 }
@@ -242,7 +266,11 @@ fn a_lost_machine_costs_one_takeover_and_no_return_trip() {
         checked_pass(&mut fleet);
     }
     let during = generations(&fleet.observe());
-    let moved: Vec<&String> = before.iter().filter(|(name, generation)| during[*name] != **generation).map(|(name, _)| name).collect();
+    let moved: Vec<&String> = before
+        .iter()
+        .filter(|(name, generation)| during[*name] != **generation)
+        .map(|(name, _)| name)
+        .collect();
     assert_eq!(moved.len(), 1, "{moved:?}");
     fleet.power_on("n2");
     fleet.settle(100).expect("it comes to rest again");

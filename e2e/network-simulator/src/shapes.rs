@@ -144,7 +144,6 @@ fn stage(height: i64) -> Stage {
         world.effects(effects);
     }
     world.run_to(height);
-    world.settle();
     assert!(
         world.net().commands.len() <= 1
             && world

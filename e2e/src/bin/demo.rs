@@ -2,17 +2,19 @@
 
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
+use crds::sprint_run::Cause;
 use crds::{GonkaHost, SprintRun};
 use e2e::args::Environment;
-use e2e::fleet::{control::Control, gpus, install, report, repository, until};
+use e2e::fleet::{control::Control, gpus, install, report, until};
 use e2e::harness::{Cluster, ClusterId, Machine, Options};
 use kube::api::{Api, ListParams};
+use serde_json::Value;
 use tokio::time::Instant;
 
 /// A cluster, the charts, a Gonka network, two Sprints, a confirmation, a claim.
@@ -26,6 +28,12 @@ struct Args {
     /// What happens on the network.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/network-simulator/scenarios/demo.yaml"))]
     scenario: PathBuf,
+    /// Name of the ledger's folder in cargo's output folder.
+    #[arg(long, default_value = "demo")]
+    ledger: String,
+    /// Longest wait for the end of the scenario, minutes.
+    #[arg(long, default_value_t = 7)]
+    limit_minutes: u64,
 }
 
 #[tokio::main]
@@ -53,7 +61,7 @@ async fn run(args: Args) -> Result<()> {
     let steps = Steps(Instant::now());
     let target = args.environment.target();
     let program = |name: &str| target.join("debug").join(name);
-    let ledger = target.join("demo");
+    let ledger = target.join(&args.ledger);
     // A ledger of an earlier demo would be verified instead of this one's.
     if ledger.exists() {
         std::fs::remove_dir_all(&ledger).context("the last demo's ledger cannot be removed")?;
@@ -84,21 +92,24 @@ async fn run(args: Args) -> Result<()> {
     steps.say("three slots and a spare, rehearsed: SprintReady");
 
     let sprint = program("kubectl-gonka");
-    follow(&cluster, &network.control, &sprint, &steps).await?;
+    let limit = Duration::from_secs(args.limit_minutes * 60);
+    follow(&cluster, &network.control, &sprint, limit, &steps).await?;
 
     let runs: Api<SprintRun> = Api::namespaced(client, "gonka");
-    let sealed = until(
+    let records = until(
         "two Sprints and a confirmation on record",
-        Duration::from_secs(120),
-        async || Ok(three_sealed(&runs).await?),
+        Duration::from_secs(60),
+        async || recorded(&runs).await,
     )
     .await?;
-    steps.say("records sealed");
+    steps.say("two Sprints and a confirmation on record");
     let verified = report::verify(&network.ledger).await?;
     println!("\n{}", verified.text);
-    println!("{}", report::table(&sealed, &verified));
-    println!("{}", farewell(&cluster, args.cluster));
+    println!("{}", report::table(&records, &verified));
+    println!("{}", farewell(&cluster, &target, args.cluster));
     ensure!(verified.passed, "the verifier found faults; its lines are above");
+    let losses: Vec<String> = records.iter().filter_map(loss).collect();
+    ensure!(losses.is_empty(), "exams lost something: {}", losses.join("; "));
     Ok(())
 }
 
@@ -115,55 +126,87 @@ fn sprint_ready(host: &GonkaHost) -> std::result::Result<(), String> {
     }
 }
 
-/// Shows the live view at each turn of the network until the last exam is settled and claimed.
-async fn follow(cluster: &Cluster, control: &Control, kubectl_gonka: &std::path::Path, steps: &Steps) -> Result<()> {
-    let first = control.state().await?;
-    let last = first["finalHeight"]
-        .as_i64()
-        .context("the network's state has no finalHeight")?;
+/// Shows the live view at each turn of the network until its story is over.
+async fn follow(
+    cluster: &Cluster,
+    control: &Control,
+    kubectl_gonka: &Path,
+    limit: Duration,
+    steps: &Steps,
+) -> Result<()> {
     let mut shown = String::new();
-    until("the last settled epoch", Duration::from_secs(420), async || {
+    until("the end of the scenario", limit, async || {
         let state = control.state().await?;
-        let now = state["stage"].as_str().unwrap_or_default().to_owned();
+        let now = stage(&state);
         if now != shown {
             steps.say(&format!("height {}: {now}", state["height"]));
             let view = e2e::harness::process::Cmd::new(kubectl_gonka)
                 .args(["sprint"])
                 .env("KUBECONFIG", cluster.kubeconfig());
-            if let Ok(text) = view.text().await {
-                eprintln!("{text}");
+            match view.text().await {
+                Ok(text) => eprintln!("{text}"),
+                Err(error) => eprintln!("no live view: {error:#}"),
             }
             shown = now;
         }
-        let height = state["height"].as_i64().unwrap_or_default();
-        Ok(if height >= last {
+        Ok(if state["finished"] == true {
             Ok(())
         } else {
-            Err(format!("height {height} of {last}"))
+            Err(format!("height {}", state["height"]))
         })
     })
     .await
 }
 
-async fn three_sealed(runs: &Api<SprintRun>) -> Result<std::result::Result<Vec<SprintRun>, String>> {
+/// The chain's phase, and the exam that runs in it.
+fn stage(state: &Value) -> String {
+    let phase = state["phase"].as_str().unwrap_or_default();
+    match state["exam"]["kind"].as_str() {
+        Some(kind) => format!("{phase}, {kind} from {}", state["exam"]["start"]),
+        None => phase.to_owned(),
+    }
+}
+
+/// Every exam has its votes; the first Sprint is settled, so its record is sealed.
+async fn recorded(runs: &Api<SprintRun>) -> Result<std::result::Result<Vec<SprintRun>, String>> {
     let mut all = runs.list(&ListParams::default()).await?.items;
     all.sort_by_key(|run| run.spec.poc_start_height);
-    let sealed = all
-        .iter()
-        .filter(|run| run.status.as_ref().is_some_and(|status| status.sealed_time.is_some()))
-        .count();
-    Ok(if sealed >= 3 {
+    let told = |run: &&SprintRun| run.status.as_ref().is_some_and(|status| status.votes.is_some());
+    let sealed = |run: &SprintRun| run.status.as_ref().is_some_and(|status| status.sealed_time.is_some());
+    let voted = all.iter().filter(told).count();
+    Ok(if voted >= 3 && all.first().is_some_and(sealed) {
         Ok(all)
     } else {
-        Err(format!("{sealed} of {} records are sealed", all.len()))
+        let first = if all.first().is_some_and(sealed) {
+            "sealed"
+        } else {
+            "open"
+        };
+        Err(format!(
+            "{voted} of {} records have votes, the first is {first}",
+            all.len()
+        ))
     })
 }
 
-fn farewell(cluster: &Cluster, id: u8) -> String {
+/// What an exam lost, when it lost anything but the tail that the network itself cuts off.
+fn loss(run: &SprintRun) -> Option<String> {
+    let status = run.status.as_ref()?;
+    let harmless = matches!(status.cause, Cause::None | Cause::Preserved | Cause::TailUncommitted);
+    let evidence = status.evidence.as_deref().unwrap_or_default();
+    (!harmless).then(|| {
+        format!(
+            "{} {}: {}: {evidence}",
+            run.spec.kind, run.spec.poc_start_height, status.cause
+        )
+    })
+}
+
+fn farewell(cluster: &Cluster, target: &Path, id: u8) -> String {
     format!(
         "The cluster stays up. Look around:\n\n{}export PATH={}:$PATH\nkubectl get gonka -A\nkubectl gonka sprint\nkubectl gonka runs --slots\n\nStop: make down CLUSTER={id}\nThe network is at {}.",
         cluster.shell_exports(),
-        repository().join("target/debug").display(),
+        target.join("debug").display(),
         cluster.options().map_or_else(
             |_| String::new(),
             |options| options.id.address(Machine::Network).to_string()

@@ -57,7 +57,7 @@ pub async fn network(cluster: &Cluster, program: &Path, scenario: &Path, ledger:
             "--ledger".as_ref(),
             ledger.as_os_str(),
         ])
-        .args(["--listen".to_owned(), address.to_string()]);
+        .args(["--keep-running", "--listen", &address.to_string()]);
     cluster.start_in(Machine::Network, SIMULATOR, command)?;
     let control = Control::new(&format!("http://{address}:9999"))?;
     control

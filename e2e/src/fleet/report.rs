@@ -125,9 +125,7 @@ fn slot_cells(exam: &str, slot: &SlotRecord) -> Vec<String> {
 fn verdict(verified: &Verified, node_id: &str, height: i64) -> String {
     let sections = verified.findings["sections"].as_array().into_iter().flatten();
     let node = sections
-        .filter(|section| {
-            section["start_height"].as_i64() == Some(height) || section["trigger_height"].as_i64() == Some(height)
-        })
+        .filter(|section| section["start_height"].as_i64() == Some(height))
         .filter_map(|section| section["nodes"].as_array())
         .flatten()
         .find(|node| node["node_id"] == node_id);

@@ -111,15 +111,13 @@ async fn carry_out(
                     );
                 }
             }
-            Step::Change(change) => {
-                match write(context, recorder, manager, std::slice::from_ref(change)).await {
-                    Ok(done) => applied.writes += done.writes,
-                    Err(error) => {
-                        count(context, slot.takeover.as_ref(), "failed");
-                        return (applied, Some(error));
-                    }
+            Step::Change(change) => match write(context, recorder, manager, std::slice::from_ref(change)).await {
+                Ok(done) => applied.writes += done.writes,
+                Err(error) => {
+                    count(context, slot.takeover.as_ref(), "failed");
+                    return (applied, Some(error));
                 }
-            }
+            },
             Step::Promote(promote) => {
                 if let Err(error) = promote_pod(context, doors, slot, promote).await {
                     return (applied, Some(error));

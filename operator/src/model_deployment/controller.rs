@@ -23,7 +23,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use super::apply;
 use super::decide::{self, Desired};
 use super::observe::{self, Stores, golden};
-use super::observed::{GoldenSeen, Observed};
+use super::observed::{GoldenSeen, Link, Observed};
 use crate::backoff;
 use crate::context::Context;
 use crate::slot_door::{Doors, Target};
@@ -38,6 +38,10 @@ const DEBOUNCE: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// How long the API server is waited for: a pass that hangs watches no slot.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A new leader has heard nobody yet, which is not the same as nobody answering: so long it waits for first words.
+const FIRST_WORDS: Duration = Duration::from_secs(2);
+/// Between looks while it waits; a report wakes it too.
+const LISTENING: Duration = Duration::from_millis(100);
 /// How long a golden ConfigMap is believed.
 const GOLDEN_SECONDS: u64 = 60;
 
@@ -77,6 +81,7 @@ struct Reconciler {
     recorder: Recorder,
     manager: String,
     trust: TrustKeys,
+    started: Instant,
     golden: Mutex<BTreeMap<(String, String), (Instant, GoldenSeen)>>,
     failures: Mutex<BTreeMap<(String, String), u32>>,
 }
@@ -105,6 +110,7 @@ pub async fn run(context: Context, trust: impl Fn() -> Option<String> + Send + S
         stores: stores.clone(),
         doors: Arc::clone(&doors),
         trust: Box::new(trust),
+        started: Instant::now(),
         golden: Mutex::default(),
         failures: Mutex::default(),
         context,
@@ -153,6 +159,7 @@ async fn reconcile(deployment: Arc<ModelDeployment>, reconciler: Arc<Reconciler>
     result
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the signature is the controller runtime's")]
 fn after_failure(deployment: Arc<ModelDeployment>, error: &Error, reconciler: Arc<Reconciler>) -> Action {
     let key = key(&deployment);
     let failures = {
@@ -185,6 +192,9 @@ impl Reconciler {
             (self.trust)(),
         );
         self.follow(&observed);
+        if self.started.elapsed() < FIRST_WORDS && self.awaits_words(&observed) {
+            return Ok(Action::requeue(LISTENING));
+        }
         let mut desired = decide::decide(&observed);
         if desired.writes() {
             let refresh = observe::refresh(&self.context, &self.doors, &mut observed);
@@ -213,6 +223,16 @@ impl Reconciler {
             .again_after_ms
             .and_then(|millis| u64::try_from(millis.max(100)).ok())
             .map_or(resync, |millis| resync.min(Duration::from_millis(millis)))
+    }
+
+    /// Whether a pod with an address has neither answered nor failed to yet.
+    fn awaits_words(&self, observed: &Observed) -> bool {
+        let mut pods = observed.pods.values().filter(|pod| !pod.address.is_empty());
+        pods.any(|pod| {
+            self.doors
+                .state(&pod.uid)
+                .is_none_or(|door| door.link == Link::Connecting)
+        })
     }
 
     /// Tells the watchers of doors which pods there are and what they hold.

@@ -12,6 +12,10 @@ pub const UNREMARKABLE_BASIS_POINTS: i64 = 500;
 
 /// What is known of one slot in one exam.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent signs, each a column of the table below"
+)]
 pub struct Slot {
     /// Left on inference.
     pub preserved: bool,
@@ -66,8 +70,11 @@ pub fn of_slot(slot: &Slot) -> Cause {
     }
     let measured = slot.measured.unwrap_or(0);
     let lost_computing = (wanted - measured).max(0);
-    let lost_calling = (measured - slot.accepted.unwrap_or(measured)).max(0);
-    let lost_committing = (slot.accepted.unwrap_or(measured) - reached).max(0);
+    // Engines go on until they are told to stop: what they compute after the exam's end is no loss.
+    let in_time = measured.min(wanted);
+    let accepted = slot.accepted.unwrap_or(in_time);
+    let lost_calling = (in_time - accepted).max(0);
+    let lost_committing = (accepted - reached).max(0);
     if lost_computing >= lost_calling && lost_computing >= lost_committing {
         while_computing(slot)
     } else if lost_calling > lost_committing {
@@ -137,7 +144,7 @@ pub fn of_host(slots: &[(Cause, i64)], voted_invalid: bool, short: bool) -> Caus
     if voted_invalid {
         return Cause::VotedInvalid;
     }
-    if slots.is_empty() {
+    if slots.iter().all(|(cause, _)| *cause == Cause::Unknown) {
         return Cause::Unknown;
     }
     if slots.iter().all(|(cause, _)| *cause == Cause::Preserved) {
@@ -207,6 +214,7 @@ mod tests {
     #[case::failed_on_the_way(half(Slot { failed: true, ..healthy() }), Cause::EngineDied)]
     #[case::slow(half(healthy()), Cause::SlowGpu)]
     #[case::callbacks(Slot { accepted: Some(40), committed: Some(40), ..healthy() }, Cause::CallbackLost)]
+    #[case::went_on_after_the_end(Slot { measured: Some(125), committed: Some(80), ..healthy() }, Cause::TailUncommitted)]
     #[case::tail(Slot { committed: Some(80), ..healthy() }, Cause::TailUncommitted)]
     #[case::nothing_committed(Slot { committed: Some(0), ..healthy() }, Cause::NotCommitted)]
     #[case::no_fees(Slot { committed: Some(0), fees_unpayable: true, ..healthy() }, Cause::FeeRefused)]
@@ -230,6 +238,7 @@ mod tests {
     #[case(&[(Cause::Preserved, 0)], false, false, Cause::Preserved)]
     #[case(&[(Cause::Preserved, 0), (Cause::NoStart, 100)], false, true, Cause::NoStart)]
     #[case(&[], false, true, Cause::Unknown)]
+    #[case(&[(Cause::Unknown, 0), (Cause::Unknown, 0)], false, false, Cause::Unknown)]
     fn the_host_names_its_largest_loss(
         #[case] slots: &[(Cause, i64)],
         #[case] voted_invalid: bool,

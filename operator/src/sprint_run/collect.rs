@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::answers::{self, Commit};
 use super::examined::{Examined, Phase};
 use super::observed::Evidence;
-use crate::chain::shapes::ShapeError;
 use crate::chain::Queries;
+use crate::chain::shapes::ShapeError;
 use crate::context::Context;
 use crate::dapi::{Client, Endpoint};
 use crate::gonka_host::observed::Reading;
@@ -56,7 +56,10 @@ async fn ask_maybe<T>(
 
 /// Commits by account as they stand now, all models; absent when nobody answers.
 pub async fn photo(queries: &Queries, exam: &Examined) -> Option<BTreeMap<String, i64>> {
-    let answer = queries.inference(&format!("all_poc_v2_store_commits/{}", exam.trigger_height)).await.ok()?;
+    let answer = queries
+        .inference(&format!("all_poc_v2_store_commits/{}", exam.trigger_height))
+        .await
+        .ok()?;
     let mut counts = BTreeMap::new();
     for commit in answers::commits(&answer).ok()? {
         *counts.entry(commit.address).or_insert(0) += commit.count;

@@ -68,7 +68,7 @@ pub fn decide(observed: &Observed) -> Desired {
     let before = observed.run.as_ref().and_then(|run| run.status.as_ref());
     Desired {
         create,
-        complete: !closing && is_complete(observed) || closing,
+        complete: closing || is_complete(observed),
         row: closing.then_some(slots),
         status: (before != Some(&status)).then_some(status),
     }
@@ -177,7 +177,7 @@ fn gates(observed: &Observed, before: &SprintRunStatus) -> Vec<GateVerdict> {
         .map(|gate| {
             taken(gate, &observed.watched.gates)
                 .or_else(|| taken(gate, &before.gates))
-                .unwrap_or(GateVerdict {
+                .unwrap_or_else(|| GateVerdict {
                     gate: *gate,
                     ..GateVerdict::default()
                 })

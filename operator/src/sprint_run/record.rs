@@ -49,7 +49,7 @@ fn slot(observed: &Observed, node_id: &str, before: Option<&SlotRecord>) -> Slot
         node_id: node_id.to_owned(),
         slot: expectation
             .map(|slot| slot.slot)
-            .or(before.map(|slot| slot.slot))
+            .or_else(|| before.map(|slot| slot.slot))
             .unwrap_or_else(|| index(node_id)),
         node_name: node_name.or_else(|| before.and_then(|slot| slot.node_name.clone())),
         preserved,
@@ -58,14 +58,15 @@ fn slot(observed: &Observed, node_id: &str, before: Option<&SlotRecord>) -> Slot
         } else {
             expectation
                 .and_then(|slot| expected(observed, slot))
-                .or(before.and_then(|slot| slot.expected))
+                .or_else(|| before.and_then(|slot| slot.expected))
         },
-        measured: sum(|round| round.generated).or(before.and_then(|slot| slot.measured)),
-        accepted: sum(|round| round.accepted).or(before.and_then(|slot| slot.accepted)),
-        committed: committed(observed, node_id).or(before.and_then(|slot| slot.committed)),
-        first_nonce_millis: first(|round| round.first_nonce_ms).or(before.and_then(|slot| slot.first_nonce_millis)),
+        measured: sum(|round| round.generated).or_else(|| before.and_then(|slot| slot.measured)),
+        accepted: sum(|round| round.accepted).or_else(|| before.and_then(|slot| slot.accepted)),
+        committed: committed(observed, node_id).or_else(|| before.and_then(|slot| slot.committed)),
+        first_nonce_millis: first(|round| round.first_nonce_ms)
+            .or_else(|| before.and_then(|slot| slot.first_nonce_millis)),
         first_callback_millis: first(|round| round.first_callback_ms)
-            .or(before.and_then(|slot| slot.first_callback_millis)),
+            .or_else(|| before.and_then(|slot| slot.first_callback_millis)),
         cause: Cause::Unknown,
     };
     record.cause = match before {
@@ -159,10 +160,10 @@ pub fn totals(observed: &Observed, slots: &[SlotRecord]) -> Totals {
     Totals {
         slots: whole
             .as_ref()
-            .map_or(count(examined), |before| before.slots.max(count(examined))),
+            .map_or_else(|| count(examined), |before| before.slots.max(count(examined))),
         preserved: whole
             .as_ref()
-            .map_or(count(preserved), |before| before.preserved.max(count(preserved))),
+            .map_or_else(|| count(preserved), |before| before.preserved.max(count(preserved))),
         expected: whole
             .as_ref()
             .map_or_else(|| sum(|slot| slot.expected), |before| before.expected),
@@ -170,10 +171,10 @@ pub fn totals(observed: &Observed, slots: &[SlotRecord]) -> Totals {
             .as_ref()
             .map_or_else(|| sum(|slot| slot.measured), |before| before.measured),
         accepted: accepted
-            .or(whole.as_ref().map(|before| before.accepted))
+            .or_else(|| whole.as_ref().map(|before| before.accepted))
             .unwrap_or_else(|| sum(|slot| slot.accepted)),
         committed: own_commits(observed)
-            .or(whole.as_ref().map(|before| before.committed))
+            .or_else(|| whole.as_ref().map(|before| before.committed))
             .unwrap_or_else(|| sum(|slot| slot.committed)),
     }
 }

@@ -11,10 +11,10 @@ use k8s_openapi::api::core::v1::Pod;
 use operator::change::{Change, Object};
 use operator::facts::{Facts, Pace};
 use operator::model_deployment::decide::{self, Desired, Step};
+use operator::model_deployment::observe;
 use operator::model_deployment::observed::{
     Install, Link, Live, Machine, Observed, Rehearsed, Round, Schedule, Start, Told,
 };
-use operator::model_deployment::observe;
 use serde_json::{Value, json};
 
 /// Base64 of the two fp16 values 1.0 and 0.5: what every honest engine computes here.
@@ -99,7 +99,9 @@ impl Fleet {
             deployment,
             host: Some(host(slots)),
             facts: facts(now_ms),
-            machines: (1..=machines).map(|index| (format!("n{index}"), machine(index))).collect(),
+            machines: (1..=machines)
+                .map(|index| (format!("n{index}"), machine(index)))
+                .collect(),
             pods: BTreeMap::new(),
             objects: BTreeMap::new(),
             doors: BTreeMap::new(),
@@ -161,7 +163,11 @@ impl Fleet {
         };
         for (uid, live) in &observed.live {
             let held = self.doors.get(uid).map_or(-1, |door| door.slot);
-            if let Some(round) = live.round.as_ref().filter(|round| Some(round.height) == exam && held >= 0) {
+            if let Some(round) = live
+                .round
+                .as_ref()
+                .filter(|round| Some(round.height) == exam && held >= 0)
+            {
                 let id = observed.node_id(held);
                 observed.rounds.entry(id).or_default().push(round.clone());
             }
@@ -185,7 +191,11 @@ impl Fleet {
             loaded_model: if door.loaded { MODEL.to_owned() } else { String::new() },
             backends_ready: u32::from(door.loaded),
             backends_expected: 1,
-            weights_digest: if door.loaded { "sha256:00".to_owned() } else { String::new() },
+            weights_digest: if door.loaded {
+                "sha256:00".to_owned()
+            } else {
+                String::new()
+            },
             round: door.round.clone(),
             rehearsal: door.rehearsal.clone(),
             not_ready,
@@ -250,14 +260,20 @@ impl Fleet {
                     time_ms: self.now_ms,
                     rate_milli: 5_000,
                     error: String::new(),
-                    artifacts: rehearsal.nonces.iter().map(|nonce| (*nonce, VECTOR.to_owned())).collect(),
+                    artifacts: rehearsal
+                        .nonces
+                        .iter()
+                        .map(|nonce| (*nonce, VECTOR.to_owned()))
+                        .collect(),
                 });
             }
         }
     }
 
     fn demote(&mut self, uid: &str, slot: i32, generation: i64) {
-        let Some(door) = self.doors.get_mut(uid).filter(|door| door.reachable) else { return };
+        let Some(door) = self.doors.get_mut(uid).filter(|door| door.reachable) else {
+            return;
+        };
         let highest = door.seen.entry(slot).or_default();
         if generation >= *highest {
             *highest = generation;
@@ -268,13 +284,18 @@ impl Fleet {
     }
 
     fn promote(&mut self, uid: &str, slot: i32, told: Told, running: Option<&Start>) {
-        let Some(door) = self.doors.get_mut(uid).filter(|door| door.reachable) else { return };
+        let Some(door) = self.doors.get_mut(uid).filter(|door| door.reachable) else {
+            return;
+        };
         let highest = door.seen.entry(slot).or_default();
         if told.generation < *highest {
             door.fence = *highest;
             return;
         }
-        assert!(door.slot < 0 || door.slot == slot, "a pod is demoted before it gets another slot");
+        assert!(
+            door.slot < 0 || door.slot == slot,
+            "a pod is demoted before it gets another slot"
+        );
         *highest = told.generation;
         door.slot = slot;
         door.generation = told.generation;
@@ -302,7 +323,8 @@ impl Fleet {
                 self.create_pod(object);
             }
             Change::Delete(deletion) => {
-                self.log.push(format!("delete {} {}", deletion.resource.kind, deletion.name));
+                self.log
+                    .push(format!("delete {} {}", deletion.resource.kind, deletion.name));
                 if deletion.resource.kind == "Pod" {
                     let same = self
                         .pods
@@ -327,7 +349,9 @@ impl Fleet {
 
     fn server_side_apply(&mut self, object: &Object) {
         if object.resource.kind == "Pod" {
-            let Some(pod) = self.pods.get_mut(&object.name) else { return };
+            let Some(pod) = self.pods.get_mut(&object.name) else {
+                return;
+            };
             if object.value["metadata"]["uid"].as_str() == pod.metadata.uid.as_deref() {
                 let mut value = serde_json::to_value(&*pod).expect("a pod is JSON");
                 merge(&mut value, &object.value);
@@ -451,13 +475,19 @@ impl Fleet {
 
     /// The machine comes back: its pods keep their UIDs, lose their memory and get new addresses.
     pub fn power_on(&mut self, node: &str) {
-        let Some(machine) = self.machines.get_mut(node).filter(|machine| !machine.ready) else { return };
+        let Some(machine) = self.machines.get_mut(node).filter(|machine| !machine.ready) else {
+            return;
+        };
         machine.ready = true;
         machine.ready_since_ms = self.now_ms;
         for uid in self.uids_on(node) {
             self.counter += 1;
             let address = format!("10.12.{}.{}", self.counter / 250, self.counter % 250);
-            for pod in self.pods.values_mut().filter(|pod| pod.metadata.uid.as_ref() == Some(&uid)) {
+            for pod in self
+                .pods
+                .values_mut()
+                .filter(|pod| pod.metadata.uid.as_ref() == Some(&uid))
+            {
                 let status = serde_json::from_value(running(&address, true));
                 pod.status = Some(status.expect("a status is a status"));
             }
@@ -528,9 +558,7 @@ pub fn host(slots: i32) -> GonkaHost {
         registrations: (0..slots)
             .map(|slot| Registration {
                 node_id: format!("a1b2c3-{NAME}-{slot}"),
-                deployment: LocalReference {
-                    name: NAME.to_owned(),
-                },
+                deployment: LocalReference { name: NAME.to_owned() },
                 slot,
                 node_num: Some(slot + 1),
                 ..Registration::default()

@@ -15,7 +15,10 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/model_deployment")
 }
 
-#[expect(clippy::disallowed_methods, reason = "the switch of every generator of this repository")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the switch of every generator of this repository"
+)]
 fn updating() -> bool {
     std::env::var_os("UPDATE_GENERATED").is_some()
 }
@@ -146,7 +149,10 @@ fn status(value: &Value) -> Value {
         .flatten()
         .map(|condition| {
             let text = |key: &str| condition[key].as_str().unwrap_or_default().to_owned();
-            (text("type"), format!("{} {}: {}", text("status"), text("reason"), text("message")))
+            (
+                text("type"),
+                format!("{} {}: {}", text("status"), text("reason"), text("message")),
+            )
         })
         .collect();
     value["conditions"] = json!(conditions);
@@ -164,7 +170,11 @@ fn a_slot_pod_is_as_recorded() {
     });
     let created = created.expect("a new deployment makes a pod");
     let typed: k8s_openapi::api::core::v1::Pod = serde_json::from_value(created.clone()).expect("it is a pod");
-    assert_eq!(serde_json::to_value(typed).expect("JSON"), created, "every field is one that pods have");
+    assert_eq!(
+        serde_json::to_value(typed).expect("JSON"),
+        created,
+        "every field is one that pods have"
+    );
     assert!(
         same(&folder().join("pod.yaml"), &yaml(&created)),
         "the slot pod is not as recorded; look at the difference, then run with UPDATE_GENERATED=1"

@@ -23,9 +23,18 @@ fn quantities(entries: &[(&str, &str)]) -> Option<std::collections::BTreeMap<Str
 type Spoil = fn(&mut ModelDeploymentSpec);
 
 const SPOILS: [(Spoil, &str); 16] = [
-    (|spec| spec.engine.kind = EngineKind::Vllm, "spec.engine.type: VLLM comes later"),
-    (|spec| spec.engine.kind = EngineKind::MlNode, "spec.engine.type: MLNode comes later"),
-    (|spec| spec.engine.kind = EngineKind::External, "spec.engine.type: External comes later"),
+    (
+        |spec| spec.engine.kind = EngineKind::Vllm,
+        "spec.engine.type: VLLM comes later",
+    ),
+    (
+        |spec| spec.engine.kind = EngineKind::MlNode,
+        "spec.engine.type: MLNode comes later",
+    ),
+    (
+        |spec| spec.engine.kind = EngineKind::External,
+        "spec.engine.type: External comes later",
+    ),
     (|spec| spec.engine.native = None, "spec.engine.native: must be set"),
     (
         |spec| spec.engine.native.as_mut().expect("it is native").scheme = "decode_v3".to_owned(),
@@ -38,18 +47,31 @@ const SPOILS: [(Spoil, &str); 16] = [
         },
         "spec.gpusPerReplica: device CUDA needs at least 1",
     ),
-    (|spec| spec.model.repository = Some("org/weights".to_owned()), "spec.model: a Native engine downloads nothing"),
-    (|spec| spec.exposure.kind = ExposureKind::HostPort, "spec.exposure.type: HostPort comes later"),
-    (|spec| spec.adopt_nodes = vec!["a".to_owned(), "a".to_owned()], "spec.adoptNodes: \"a\" is empty or there twice"),
+    (
+        |spec| spec.model.repository = Some("org/weights".to_owned()),
+        "spec.model: a Native engine downloads nothing",
+    ),
+    (
+        |spec| spec.exposure.kind = ExposureKind::HostPort,
+        "spec.exposure.type: HostPort comes later",
+    ),
+    (
+        |spec| spec.adopt_nodes = vec!["a".to_owned(), "a".to_owned()],
+        "spec.adoptNodes: \"a\" is empty or there twice",
+    ),
     (
         |spec| {
-            overlay(spec).labels.insert("fleet.gonka.ai/slot".to_owned(), "0".to_owned());
+            overlay(spec)
+                .labels
+                .insert("fleet.gonka.ai/slot".to_owned(), "0".to_owned());
         },
         "spec.podOverlay.labels: fleet.gonka.ai/slot is the operator's own",
     ),
     (
         |spec| {
-            overlay(spec).annotations.insert("fleet.gonka.ai/break-glass".to_owned(), "x".to_owned());
+            overlay(spec)
+                .annotations
+                .insert("fleet.gonka.ai/break-glass".to_owned(), "x".to_owned());
         },
         "spec.podOverlay.annotations: fleet.gonka.ai/break-glass is the operator's own",
     ),
@@ -106,7 +128,11 @@ fn accepted(fleet: &Fleet) -> (String, String, String) {
     let status = fleet.deployment.status.clone().expect("there is a status");
     let condition = status.conditions.iter().find(|condition| condition.type_ == "Accepted");
     let condition = condition.expect("Accepted is always there");
-    (condition.status.clone(), condition.reason.clone(), condition.message.clone())
+    (
+        condition.status.clone(),
+        condition.reason.clone(),
+        condition.message.clone(),
+    )
 }
 
 #[test]
@@ -133,7 +159,11 @@ fn every_reason_is_listed_at_once(#[case] indices: &[usize]) {
     fleet.settle(20).expect("it rests");
     let (_, _, message) = accepted(&fleet);
     for index in indices {
-        assert!(message.contains(SPOILS[*index].1), "{message:?} lacks {:?}", SPOILS[*index].1);
+        assert!(
+            message.contains(SPOILS[*index].1),
+            "{message:?} lacks {:?}",
+            SPOILS[*index].1
+        );
     }
 }
 
@@ -174,7 +204,10 @@ fn a_missing_host_is_named_and_running_children_are_left_alone() {
     fleet.settle(60).expect("it comes to rest");
     let (status, reason, message) = accepted(&fleet);
     assert_eq!((status.as_str(), reason.as_str()), ("False", "InvalidSpec"));
-    assert!(message.contains("there is no GonkaHost ours") && message.contains("NodePort"), "{message}");
+    assert!(
+        message.contains("there is no GonkaHost ours") && message.contains("NodePort"),
+        "{message}"
+    );
     assert_eq!(fleet.objects, objects);
     assert_eq!(fleet.pods.keys().collect::<Vec<_>>(), pods.keys().collect::<Vec<_>>());
 }

@@ -5,17 +5,15 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use crds::references::{Stage, Window};
-use crds::{GonkaHost, GpuNode, ModelDeployment, SprintSchedule, labels};
+use crds::{ModelDeployment, labels};
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service, ServiceAccount};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use kube::runtime::reflector::store::{Writer, WriterDropped};
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::watcher::{Config, Event};
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Resource, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
@@ -34,10 +32,9 @@ const CHAIN_PERIOD: Duration = Duration::from_millis(200);
 /// Starts every watch.
 pub fn start(context: &Context, wake: &Wake, tasks: &mut JoinSet<&'static str>) -> Stores {
     let client = &context.client;
-    let labelled = |selector: String| Config::default().labels(&selector);
-    let named = |name: &str| Config::default().fields(&format!("metadata.name={name}"));
-    let slots = || labelled(format!("{}={}", labels::ROLE, labels::ROLE_SLOT));
-    let slot_pods = || labelled(format!("{}={}", labels::ROLE, labels::ROLE_SLOT_POD));
+    let all = Config::default;
+    let with_role = |role: &str| all().labels(&format!("{}={role}", labels::ROLE));
+    let named = |name: &str| all().fields(&format!("metadata.name={name}"));
     let (deployments, writer) = store::<ModelDeployment>();
     let watches = Watches {
         wake: wake.clone(),
@@ -46,75 +43,26 @@ pub fn start(context: &Context, wake: &Wake, tasks: &mut JoinSet<&'static str>) 
     let itself = watches.clone();
     tasks.spawn(keep(
         Api::all(client.clone()),
-        Config::default(),
+        all(),
         writer,
         move |object| match object {
             Some(object) => itself.wake(ObjectRef::from_obj(object)),
             None => itself.wake_all(),
         },
     ));
-    let (pods, writer) = store::<Pod>();
-    tasks.spawn(keep(Api::all(client.clone()), slot_pods(), writer, watches.child()));
-    let (services, writer) = store::<Service>();
-    tasks.spawn(keep(Api::all(client.clone()), slots(), writer, watches.child()));
-    let (slices, writer) = store::<EndpointSlice>();
-    tasks.spawn(keep(Api::all(client.clone()), slots(), writer, watches.child()));
-    let (budgets, writer) = store::<PodDisruptionBudget>();
-    tasks.spawn(keep(Api::all(client.clone()), slot_pods(), writer, watches.child()));
-    let (accounts, writer) = store::<ServiceAccount>();
-    tasks.spawn(keep(
-        Api::all(client.clone()),
-        named(SLOT_ACCOUNT),
-        writer,
-        watches.neighbours(),
-    ));
-    let (trust, writer) = store::<ConfigMap>();
-    tasks.spawn(keep(
-        Api::all(client.clone()),
-        named(TRUST_CONFIG_MAP),
-        writer,
-        watches.neighbours(),
-    ));
-    let (hosts, writer) = store::<GonkaHost>();
-    tasks.spawn(keep(
-        Api::all(client.clone()),
-        Config::default(),
-        writer,
-        watches.neighbours(),
-    ));
-    let (schedules, writer) = store::<SprintSchedule>();
-    tasks.spawn(keep(
-        Api::all(client.clone()),
-        Config::default(),
-        writer,
-        watches.everybody(),
-    ));
-    let (gpu_nodes, writer) = store::<GpuNode>();
-    tasks.spawn(keep(
-        Api::all(client.clone()),
-        Config::default(),
-        writer,
-        watches.on_machine(&pods),
-    ));
-    let (nodes, writer) = store::<Node>();
-    tasks.spawn(keep(
-        Api::all(client.clone()),
-        Config::default(),
-        writer,
-        watches.on_machine(&pods),
-    ));
+    let pods = cached(client, with_role(labels::ROLE_SLOT_POD), watches.child(), tasks);
     let stores = Stores {
         deployments,
-        hosts,
-        schedules,
+        hosts: cached(client, all(), watches.neighbours(), tasks),
+        schedules: cached(client, all(), watches.everybody(), tasks),
+        services: cached(client, with_role(labels::ROLE_SLOT), watches.child(), tasks),
+        slices: cached(client, with_role(labels::ROLE_SLOT), watches.child(), tasks),
+        budgets: cached(client, with_role(labels::ROLE_SLOT_POD), watches.child(), tasks),
+        accounts: cached(client, named(SLOT_ACCOUNT), watches.neighbours(), tasks),
+        trust: cached(client, named(TRUST_CONFIG_MAP), watches.neighbours(), tasks),
+        nodes: cached(client, all(), watches.on_machine(&pods), tasks),
+        gpu_nodes: cached(client, all(), watches.on_machine(&pods), tasks),
         pods,
-        services,
-        slices,
-        budgets,
-        accounts,
-        trust,
-        nodes,
-        gpu_nodes,
     };
     tasks.spawn(follow_chain(context.book.clone(), stores.clone(), wake.clone()));
     stores
@@ -145,6 +93,21 @@ pub fn all(stores: &Stores, wake: &Wake) {
 }
 
 /// One watch for ever; `touched` hears of each object, and of `None` when the whole list was read again.
+/// One kind in a store that a watch of its own keeps.
+fn cached<K>(
+    client: &Client,
+    config: Config,
+    touched: impl Fn(Option<&K>) + Send + 'static,
+    tasks: &mut JoinSet<&'static str>,
+) -> Store<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let (objects, writer) = store();
+    tasks.spawn(keep(Api::all(client.clone()), config, writer, touched));
+    objects
+}
+
 async fn keep<K>(
     api: Api<K>,
     config: Config,

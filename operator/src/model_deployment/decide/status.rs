@@ -372,7 +372,7 @@ fn rolled_out(conditions: &mut Conditions, world: &World<'_>, plan: &Plan) {
         ),
         Rollout::Paused => conditions.set_false(kind, Reason::Paused, "spec.rollout.paused is true"),
         Rollout::Window(why) => {
-            conditions.set_false(kind, Reason::WaitingForWindow, format!("the window gate says {why}"))
+            conditions.set_false(kind, Reason::WaitingForWindow, format!("the window gate says {why}"));
         }
         Rollout::Spare => conditions.set_false(
             kind,

@@ -21,13 +21,15 @@ const MAX_TEXT: usize = 512;
 /// The pod's door and its last report; absent before the door was tried.
 pub fn hear(board: &Board, doors: &Doors, pod_uid: &str) -> Option<Live> {
     let door = doors.state(pod_uid)?;
-    let report = board.pod(pod_uid).map(|seen| seen.report);
-    let mut live = report.as_ref().map(of_report).unwrap_or_else(unheard);
+    let seen = board.pod(pod_uid);
+    let told_of_it = seen.as_ref().is_none_or(|seen| seen.received_ms >= door.rehearsed_ms);
+    let report = seen.map(|seen| seen.report);
+    let mut live = report.as_ref().map_or_else(unheard, of_report);
     live.link = door.link;
     live.since_ms = door.since_ms;
     live.told = door.told;
     live.fence = door.fence;
-    live.rehearsing = door.rehearsing;
+    live.rehearsing = door.rehearsing || !told_of_it;
     // A connection without a report says nothing yet.
     if live.link == Link::Connected && report.is_none() {
         live.link = Link::Connecting;

@@ -110,7 +110,11 @@ async fn compute(core: &Core, round: &RoundRequest, nonces: &[i32]) -> Result<(V
             ));
         }
         let micros = begun.elapsed().as_micros().max(1) as u64;
-        speed += nonces.len() as u64 * 1_000_000_000 / micros;
+        let cap = match core.config.prepare.max_nonces_per_second {
+            0 => u64::MAX,
+            cap => cap.saturating_mul(1000),
+        };
+        speed += (nonces.len() as u64 * 1_000_000_000 / micros).min(cap);
         match &first {
             None => first = Some(artifacts),
             Some(first) => agree(first, &artifacts).map_err(|nonce| {
