@@ -37,6 +37,9 @@ use crate::{backoff, gonka_host, gpu_node, model_deployment, schema, sprint_run,
 /// Longest wait for parts to end after the stop.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// Longest wait for the lease to be given back.
+const RELEASE: Duration = Duration::from_secs(3);
+
 /// The parts of a replica; each says its name when it ends, and none ends while all is well.
 type Parts = JoinSet<Result<&'static str>>;
 
@@ -171,11 +174,12 @@ async fn lead(
     tracing::info!(lease = args.lease_name, "this replica leads");
     context.metrics.leader.set(1);
     let ended = tokio::select! {
-        lost = election.hold() => Err(lost.into()),
+        // Nothing to give back, and nobody may be there to take it: the next process must not wait for that.
+        lost = election.hold() => return Err(lost.into()),
         ended = control(context, &view, &readiness) => ended.map(|()| "controllers"),
         () = stop.cancelled() => Ok("leader"),
     };
-    election.release().await;
+    let _late = tokio::time::timeout(RELEASE, election.release()).await;
     ended
 }
 
