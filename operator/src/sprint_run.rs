@@ -72,7 +72,7 @@ pub enum Error {
 
 /// Keeps records until cancelled.
 pub async fn run(context: Context) -> Result<(), Error> {
-    let (stores, mut watches) = Stores::start(&context.client);
+    let (stores, mut changes) = Stores::start(&context.client);
     let notes = notes::load(&notes_folder(&context)).await;
     let rows = Rows::new(context.settings.records_dir.clone());
     let mut keeper = Keeper::new(context, stores, notes, rows);
@@ -80,7 +80,7 @@ pub async fn run(context: Context) -> Result<(), Error> {
     looks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         tokio::select! {
-            watched = watches.next() => match watched {
+            change = changes.next() => match change {
                 Some(()) => keeper.stale = true,
                 None => return Err(Error::Ended),
             },
@@ -167,16 +167,23 @@ impl Keeper {
                 watch::follow(&mut self.notes, host, facts, &self.context.live, now);
             }
         }
-        // Reports may come after the exam left the facts.
+        // Reports may come after the exam left the facts, or after a new leader found slots again.
         for note in self
             .notes
             .open
             .values_mut()
             .filter(|note| note.schedule == facts.schedule)
         {
-            if note.exam.phase(facts) <= Phase::Voted {
-                watch::watch_slots(note, &self.context.live, facts);
+            if note.exam.phase(facts) > Phase::Weighed {
+                continue;
             }
+            let host = seen
+                .iter()
+                .find(|seen| seen.host.metadata.uid.as_deref() == Some(note.host.uid.as_str()));
+            if host.is_some_and(|host| watch::catch_up(note, host, &self.context.live, facts)) {
+                note.done = None;
+            }
+            watch::watch_slots(note, &self.context.live, facts);
         }
     }
 
@@ -202,6 +209,7 @@ impl Keeper {
                 host: job::view(host),
                 schedule: facts.schedule.clone(),
                 exam: Examined::of_spec(&run.spec, parameters),
+                unwatched: true,
                 ..Note::default()
             };
             let slots = run.status.iter().flat_map(|status| &status.slots);
@@ -401,7 +409,11 @@ impl Keeper {
 
 /// Notes are with the records where there is a volume, since another replica may need them; else they outlive this process.
 fn notes_folder(context: &Context) -> PathBuf {
-    context.settings.records_dir.clone().unwrap_or_else(|| context.settings.cache_dir.clone())
+    context
+        .settings
+        .records_dir
+        .clone()
+        .unwrap_or_else(|| context.settings.cache_dir.clone())
 }
 
 /// Whether a note has work in this phase.

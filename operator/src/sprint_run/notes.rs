@@ -25,6 +25,8 @@ pub struct Note {
     pub exam: Examined,
     /// What only a watcher knows.
     pub watched: Watched,
+    /// Nobody followed the exam from its start: slots are asked what they still know.
+    pub unwatched: bool,
     /// The newest phase whose evidence is complete and written.
     pub done: Option<Phase>,
     /// The record exists, as far as this process knows.

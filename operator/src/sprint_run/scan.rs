@@ -54,6 +54,7 @@ async fn exams(queries: &Queries, host: &GonkaHost, facts: &Facts, parameters: &
                     host: view(host),
                     schedule: facts.schedule.clone(),
                     exam: examined,
+                    unwatched: true,
                     ..Note::default()
                 };
                 start_block(queries, &mut note).await;

@@ -75,8 +75,10 @@ pub fn follow(notes: &mut Notes, seen: &Seen<'_>, facts: &Facts, board: &Board, 
     let view = seen.view();
     let key = (view.namespace.clone(), examined.name(&view.name));
     let open = notes.open.entry(key).or_insert_with(|| {
+        let late = facts.height > examined.start_height;
         let mut watched = Watched {
-            slots: expectations(seen),
+            // Whoever comes late asks slots first: one that does not answer yet may have done its work.
+            slots: if late { Vec::new() } else { expectations(seen) },
             ..Watched::default()
         };
         watched.block_millis = facts.pace.block_millis;
@@ -93,6 +95,7 @@ pub fn follow(notes: &mut Notes, seen: &Seen<'_>, facts: &Facts, board: &Board, 
             schedule: facts.schedule.clone(),
             exam: examined.clone(),
             watched,
+            unwatched: late,
             ..Note::default()
         }
     });
@@ -111,6 +114,45 @@ pub fn follow(notes: &mut Notes, seen: &Seen<'_>, facts: &Facts, board: &Board, 
         .any(|condition| condition.type_ == unpayable && condition.status == "False");
     start_time(open, facts);
     watch_slots(open, board, facts);
+}
+
+/// Fills in, of an exam that nobody followed, what slots still tell of their round: the API server may have been away for all
+/// of it, and the leader with it. A slot that tells nothing stays unknown, which is not the same as nothing done. True when
+/// something was learned.
+pub fn catch_up(note: &mut Note, seen: &Seen<'_>, board: &Board, facts: &Facts) -> bool {
+    if !note.unwatched {
+        return false;
+    }
+    let height = note.exam.trigger_height;
+    // While the exam is on, the newest round of a pod is this one or there is none.
+    let is_on = facts.exam.as_ref().is_some_and(|exam| exam.trigger_height == height);
+    let tells = |slot: &Expectation| {
+        let answers = || board.pod(&slot.pod_uid).is_some_and(|pod| pod.connected);
+        !board.rounds(&slot.node_id, height).is_empty() || (is_on && answers())
+    };
+    let mut learned = false;
+    for slot in expectations(seen) {
+        match note
+            .watched
+            .slots
+            .iter_mut()
+            .find(|known| known.node_id == slot.node_id)
+        {
+            None if tells(&slot) => note.watched.slots.push(slot),
+            // Its rate is told once its pod was heard.
+            Some(known) if known.nonces_per_minute.is_none() && slot.nonces_per_minute.is_some() => {
+                known.nonces_per_minute = slot.nonces_per_minute;
+            }
+            _ => continue,
+        }
+        learned = true;
+    }
+    if !learned {
+        return false;
+    }
+    note.watched.block_millis = facts.pace.block_millis;
+    note.watched.first_nonce_millis = i64::from(seen.margins.first_nonce_seconds) * 1000;
+    true
 }
 
 /// Slots as they are now: of deployments whose slots are registered.

@@ -20,23 +20,44 @@ fn host() -> GonkaHost {
         node_id: format!("a1b2c3-qwen-{slot}"),
         slot,
         node_num,
-        deployment: LocalReference { name: "qwen".to_owned() },
+        deployment: LocalReference {
+            name: "qwen".to_owned(),
+        },
         ..Registration::default()
     };
-    let registrations = vec![registration(0, Some(1)), registration(1, Some(2)), registration(2, None)];
-    host.status = Some(GonkaHostStatus { registrations, ..GonkaHostStatus::default() });
+    let registrations = vec![
+        registration(0, Some(1)),
+        registration(1, Some(2)),
+        registration(2, None),
+    ];
+    host.status = Some(GonkaHostStatus {
+        registrations,
+        ..GonkaHostStatus::default()
+    });
     host
 }
 
 fn deployment() -> ModelDeployment {
-    let mut deployment = ModelDeployment::new("qwen", ModelDeploymentSpec { slots: 3, ..ModelDeploymentSpec::default() });
+    let mut deployment = ModelDeployment::new(
+        "qwen",
+        ModelDeploymentSpec {
+            slots: 3,
+            ..ModelDeploymentSpec::default()
+        },
+    );
     let slot = |index: i32| SlotStatus {
         index,
-        pod_ref: Some(UidReference { name: format!("pod-{index}"), uid: format!("uid-{index}") }),
+        pod_ref: Some(UidReference {
+            name: format!("pod-{index}"),
+            uid: format!("uid-{index}"),
+        }),
         nonces_per_minute: Some(600),
         ..SlotStatus::default()
     };
-    deployment.status = Some(ModelDeploymentStatus { slots: (0..3).map(slot).collect(), ..ModelDeploymentStatus::default() });
+    deployment.status = Some(ModelDeploymentStatus {
+        slots: (0..3).map(slot).collect(),
+        ..ModelDeploymentStatus::default()
+    });
     deployment
 }
 
@@ -71,15 +92,37 @@ fn facts(height: i64) -> Facts {
             preserved_node_ids: Vec::new(),
         }),
         parameters: Some(parameters),
-        pace: Pace { block_millis: 1000.0, spread_millis: 10.0 },
+        pace: Pace {
+            block_millis: 1000.0,
+            spread_millis: 10.0,
+        },
         ..Facts::default()
     }
 }
 
 fn report(board: &Board, pod: &str, node: &str, started_ms: i64, generated: u64) {
-    let round = RoundProgress { height: 145, started_ms, first_nonce_ms: started_ms + 100, generated, ..RoundProgress::default() };
-    let report = SlotReport { round: Some(round), backends_ready: 1, backends_expected: 2, ..SlotReport::default() };
-    board.report(pod, Some(node), Observation { report, received_ms: 1, connected: true });
+    let round = RoundProgress {
+        height: 145,
+        started_ms,
+        first_nonce_ms: started_ms + 100,
+        generated,
+        ..RoundProgress::default()
+    };
+    let report = SlotReport {
+        round: Some(round),
+        backends_ready: 1,
+        backends_expected: 2,
+        ..SlotReport::default()
+    };
+    board.report(
+        pod,
+        Some(node),
+        Observation {
+            report,
+            received_ms: 1,
+            connected: true,
+        },
+    );
 }
 
 const NODE: &str = "a1b2c3-qwen-0";
@@ -87,7 +130,12 @@ const START_MS: i64 = 1_145_000;
 
 fn follow_all(notes: &mut Notes, board: &Board, heights: impl IntoIterator<Item = i64>) {
     let (host, deployment, margins) = (host(), deployment(), Margins::default());
-    let seen = Seen { host: &host, deployments: vec![&deployment], margins: &margins, install_id: "a1b2c3" };
+    let seen = Seen {
+        host: &host,
+        deployments: vec![&deployment],
+        margins: &margins,
+        install_id: "a1b2c3",
+    };
     for height in heights {
         follow(notes, &seen, &facts(height), board, START_MS);
     }
@@ -123,7 +171,10 @@ fn rounds_are_kept_after_they_left_the_board() {
     report(&board, "spare", NODE, START_MS + 5000, 9);
     follow_all(&mut notes, &board, [155]);
     follow_all(&mut notes, &Board::default(), [156]);
-    let generated: Vec<u64> = only(&notes).watched.rounds[NODE].iter().map(|round| round.generated).collect();
+    let generated: Vec<u64> = only(&notes).watched.rounds[NODE]
+        .iter()
+        .map(|round| round.generated)
+        .collect();
     assert_eq!(generated, [50, 9]);
     assert!(only(&notes).watched.slots[0].engines_missing);
 }
@@ -147,21 +198,111 @@ fn a_takeover_belongs_to_the_exam_it_happens_in() {
     follow_all(&mut notes, &board, [150]);
     let takeovers = &only(&notes).watched.takeovers;
     assert_eq!(takeovers.len(), 1);
-    assert_eq!((takeovers[0].generation, takeovers[0].promoted_ms), (4, Some(START_MS + 4000)));
+    assert_eq!(
+        (takeovers[0].generation, takeovers[0].promoted_ms),
+        (4, Some(START_MS + 4000))
+    );
+}
+
+#[test]
+fn a_late_watcher_waits_for_slots_to_answer_before_it_holds_one_for_idle() {
+    let (host, deployment, margins) = (host(), deployment(), Margins::default());
+    let seen = Seen {
+        host: &host,
+        deployments: vec![&deployment],
+        margins: &margins,
+        install_id: "a1b2c3",
+    };
+    let (mut notes, board) = (Notes::default(), Board::default());
+    follow_all(&mut notes, &board, [150]);
+    assert!(only(&notes).watched.slots.is_empty());
+    let answer = |pod: &str| {
+        let answer = Observation {
+            connected: true,
+            ..Observation::default()
+        };
+        board.report(pod, None, answer);
+    };
+    answer("uid-1");
+    let note = notes.open.values_mut().next().expect("one note");
+    assert!(catch_up(note, &seen, &board, &facts(151)));
+    assert_eq!(note.watched.slots.len(), 1);
+    assert_eq!(
+        note.watched.slots[0].slot, 1,
+        "it answers and tells of no round: it did nothing"
+    );
+}
+
+#[test]
+fn slots_tell_a_new_leader_of_an_exam_that_nobody_followed() {
+    let (host, deployment, margins) = (host(), deployment(), Margins::default());
+    let seen = Seen {
+        host: &host,
+        deployments: vec![&deployment],
+        margins: &margins,
+        install_id: "a1b2c3",
+    };
+    let mut opened = Notes::default();
+    follow_all(&mut opened, &Board::default(), [145]);
+    let mut note = Note {
+        exam: only(&opened).exam.clone(),
+        unwatched: true,
+        ..Note::default()
+    };
+    let board = Board::default();
+    let after = Facts {
+        exam: None,
+        ..facts(190)
+    };
+    assert!(!catch_up(&mut note, &seen, &board, &after), "nobody told anything yet");
+    report(&board, "uid-0", NODE, START_MS + 20, 50);
+    assert!(catch_up(&mut note, &seen, &board, &after));
+    assert!(!catch_up(&mut note, &seen, &board, &after), "the same again is no news");
+    watch_slots(&mut note, &board, &after);
+    let ids: Vec<&str> = note.watched.slots.iter().map(|slot| slot.node_id.as_str()).collect();
+    assert_eq!(ids, [NODE], "a silent slot is not held for one that did nothing");
+    assert_eq!(note.watched.slots[0].nonces_per_minute, Some(600));
+    assert_eq!(note.watched.rounds[NODE][0].generated, 50);
+    note.watched.slots[0].nonces_per_minute = None;
+    assert!(catch_up(&mut note, &seen, &board, &after), "a rate that was not known");
+    note.unwatched = false;
+    note.watched.slots.clear();
+    assert!(!catch_up(&mut note, &seen, &board, &after), "who watched knows better");
 }
 
 #[test]
 fn verdicts_taken_before_the_sprint_come_into_its_note() {
-    let (host, margins) = (host(), Margins { cold_load_seconds: 30, ready_by_seconds: 20, drain_seconds: 5, first_nonce_seconds: 2 });
-    let seen = [Seen { host: &host, deployments: Vec::new(), margins: &margins, install_id: "a1b2c3" }];
+    let (host, margins) = (
+        host(),
+        Margins {
+            cold_load_seconds: 30,
+            ready_by_seconds: 20,
+            drain_seconds: 5,
+            first_nonce_seconds: 2,
+        },
+    );
+    let seen = [Seen {
+        host: &host,
+        deployments: Vec::new(),
+        margins: &margins,
+        install_id: "a1b2c3",
+    }];
     let (mut notes, mut clock) = (Notes::default(), gates::Clock::new());
     for height in [118, 120, 130, 142] {
         let facts = facts(height);
         take_verdicts(&mut notes, &mut clock, &seen, &facts, facts.block_time_ms);
     }
     follow(&mut notes, &seen[0], &facts(145), &Board::default(), START_MS);
-    let gates: Vec<(Gate, GateResult)> =
-        only(&notes).watched.gates.iter().map(|verdict| (verdict.gate, verdict.verdict)).collect();
-    assert_eq!(gates, [(Gate::ReadyBy, GateResult::Red), (Gate::Drain, GateResult::Red)], "whoever came at T-27 s saw no cold load");
+    let gates: Vec<(Gate, GateResult)> = only(&notes)
+        .watched
+        .gates
+        .iter()
+        .map(|verdict| (verdict.gate, verdict.verdict))
+        .collect();
+    assert_eq!(
+        gates,
+        [(Gate::ReadyBy, GateResult::Red), (Gate::Drain, GateResult::Red)],
+        "whoever came at T-27 s saw no cold load"
+    );
     assert!(notes.verdicts.is_empty());
 }
