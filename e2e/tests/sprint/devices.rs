@@ -90,7 +90,7 @@ fn is_running(pod: &Pod) -> bool {
 /// A memory error and a GPU off the bus are findings within seconds, the kubelet offers one less, and both heal.
 pub async fn a_broken_gpu_is_seen(world: &World<'_>) -> Result<()> {
     let healthy = std::fs::read_to_string(repository().join(gpus::SAMPLE)).context("the sample cannot be read")?;
-    let broken = format!("{healthy}gpu 6:\n  ecc-volatile-dram-uncorrected: 2\ngpu 7:\n  state: lost\n  xid: 79\n");
+    let broken = format!("{healthy}gpu 6:\n  ecc-volatile-dram-uncorrected: 2\ngpu 7:\n  state: lost\n");
     let begin = Instant::now();
     write_gpus(&world.client, &broken).await?;
     until("findings on GPU 6 and 7", SOON, async || {

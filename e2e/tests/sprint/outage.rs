@@ -15,8 +15,10 @@ use serde_json::Value;
 
 use crate::world::{SLOTS, World};
 
-/// How long before the Sprint everything fails.
+/// How many blocks before the Sprint everything has failed.
 const LEAD: i64 = 5;
+/// Blocks that pass while things are being stopped.
+const STOPPING: i64 = 3;
 /// Part of the undisturbed Sprint that a disturbed one must deliver, and of what was expected that an undisturbed one
 /// must: per mille.
 const IN_FULL: u64 = 900;
@@ -140,12 +142,12 @@ pub async fn a_sprint_goes_by(world: &World<'_>, epoch: i64) -> Result<Sprint> {
 /// service addresses, kube-proxy is killed as well; what it wrote into the kernel stays there, as it does in any cluster.
 pub async fn a_sprint_without_the_control_plane(world: &World<'_>, epoch: i64) -> Result<Sprint> {
     let sprint = Sprint::ahead(world, epoch).await?;
-    world.height(sprint.start - LEAD).await?;
+    world.height(sprint.start - LEAD - STOPPING).await?;
     cut(world.cluster).await?;
     let height = world.control.height().await?;
     ensure!(
-        height < sprint.start,
-        "the outage began at height {height}, after the start {}",
+        height <= sprint.start - LEAD,
+        "the outage began at height {height}, too late for the start {}",
         sprint.start
     );
     world.say(&format!(
@@ -272,7 +274,7 @@ async fn of_height(client: &Client, height: i64) -> Result<Vec<SprintRun>> {
         .collect())
 }
 
-/// Waits for the record of a Sprint with the commits of every slot.
+/// Waits for the record of a Sprint with the counts of every slot, and takes it as it is then.
 async fn recorded(client: &Client, height: i64) -> Result<SprintRun> {
     until(
         &format!("a record of Sprint {height}"),
@@ -281,12 +283,13 @@ async fn recorded(client: &Client, height: i64) -> Result<SprintRun> {
             let Some(run) = of_height(client, height).await?.pop() else {
                 return Ok(Err("there is none".to_owned()));
             };
+            let counted = |slot: &&SlotRecord| slot.committed.is_some() && slot.measured.is_some();
             let slots = run.status.iter().flat_map(|status| &status.slots);
-            let told = slots.filter(|slot| slot.committed.is_some()).count();
-            Ok(if told == SLOTS {
+            let counted = slots.filter(counted).count();
+            Ok(if counted == SLOTS {
                 Ok(run)
             } else {
-                Err(format!("{told} slots have their commits in {:?}", run.status))
+                Err(format!("{counted} slots have their counts in {:?}", run.status))
             })
         },
     )
