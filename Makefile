@@ -33,7 +33,7 @@ test-full: setup ## `test`, and each crate alone
 
 soak: setup ## Sprint after Sprint for an hour, on a cluster of its own; fails when any exam lost anything
 	ci/images.sh
-	target/debug/demo --cluster 8 --ledger soak --scenario e2e/network-simulator/scenarios/soak.yaml --limit-minutes 70
+	target/debug/demo --cluster 8 --ledger soak --scenario e2e/network-simulator/scenarios/soak.yaml --limit-minutes 70 --strict
 	target/debug/harness down --cluster 8
 
 gpu-test: ## What needs an NVIDIA GPU
