@@ -134,7 +134,7 @@ async fn a_wrong_host_leaves_dapi_alone(world: &World<'_>) -> Result<()> {
     let url = |public: &str, external: &str| json!({"spec": {"publicURL": public, "networkNode": {"external": {"publicURL": external}}}});
     let host = world.host().await?.spec;
     let external = host.network_node.external.context("the host has no external node")?;
-    let writes = world.writes_to_dapi().await?.len();
+    let writes = world.writes_of_operator().await?.len();
     objects::patch(
         world.cluster,
         "gonkahost/ours",
@@ -156,7 +156,7 @@ async fn a_wrong_host_leaves_dapi_alone(world: &World<'_>) -> Result<()> {
     )?;
     ensure!(!told.contains("secret"), "a password was repeated: {told}");
     ensure!(
-        world.writes_to_dapi().await?.len() == writes,
+        world.writes_of_operator().await?.len() == writes,
         "a refused host was acted upon"
     );
     objects::patch(
@@ -170,7 +170,7 @@ async fn a_wrong_host_leaves_dapi_alone(world: &World<'_>) -> Result<()> {
     })
     .await?;
     ensure!(
-        world.writes_to_dapi().await?.len() == writes,
+        world.writes_of_operator().await?.len() == writes,
         "a host that is as it was wrote to DAPI"
     );
     Ok(())

@@ -9,6 +9,8 @@ use crds::conditions::{ConditionStatus, ConditionType, Reason};
 use crds::gpu_node::GpuHealth;
 use e2e::fleet::conditions::says;
 use e2e::fleet::{gpus, metrics, repository, until};
+use e2e::harness::Machine;
+use e2e::harness::process::Cmd;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
@@ -21,8 +23,15 @@ const RESOURCE: &str = "nvidia.com/gpu";
 const GPUS: u64 = 8;
 /// The machine whose GPUs break.
 const MACHINE: &str = "n2";
-/// How soon a broken GPU must be in status: the plugin's second, the agent's second, one write, and a busy machine.
-const SOON: Duration = Duration::from_secs(20);
+const NUMBER: u8 = 2;
+/// Its GPUs as every process there sees them.
+const GPU_FILE: &str = "/var/lib/simulated-nvml/gpus.yaml";
+/// How soon the stand-in for hardware hears of a change, its watch being made again after an outage.
+const HEARD: Duration = Duration::from_secs(45);
+/// How soon a broken GPU must be in status: the agent's second, one write, and a busy machine.
+const SOON: Duration = Duration::from_secs(10);
+/// How soon it is trusted again once it answers: the agent looks for lost GPUs less often.
+const HEALED: Duration = Duration::from_secs(60);
 
 /// Every kubelet offers eight GPUs; what slot pods were given is what PodResources tells the agents.
 pub async fn kubelets_offer_and_hand_out_gpus(world: &World<'_>) -> Result<()> {
@@ -91,8 +100,18 @@ fn is_running(pod: &Pod) -> bool {
 pub async fn a_broken_gpu_is_seen(world: &World<'_>) -> Result<()> {
     let healthy = std::fs::read_to_string(repository().join(gpus::SAMPLE)).context("the sample cannot be read")?;
     let broken = format!("{healthy}gpu 6:\n  ecc-volatile-dram-uncorrected: 2\ngpu 7:\n  state: lost\n");
-    let begin = Instant::now();
     write_gpus(&world.client, &broken).await?;
+    until("broken GPUs on the machine", HEARD, async || {
+        let read = Cmd::new("cat").args([GPU_FILE]);
+        let text = world.cluster.inside(Machine::Node(NUMBER), read)?.text().await?;
+        Ok(if text.contains("state: lost") {
+            Ok(())
+        } else {
+            Err("they are whole".to_owned())
+        })
+    })
+    .await?;
+    let begin = Instant::now();
     until("findings on GPU 6 and 7", SOON, async || {
         Ok(findings(&gpu_node(world).await?))
     })
@@ -108,8 +127,9 @@ pub async fn a_broken_gpu_is_seen(world: &World<'_>) -> Result<()> {
         })
     })
     .await?;
+    let repaired = Instant::now();
     write_gpus(&world.client, &healthy).await?;
-    until("all GPUs healthy again", SOON, async || {
+    until("all GPUs healthy again", HEALED, async || {
         let node = gpu_node(world).await?;
         let status = node.status.unwrap_or_default();
         let offered = allocatable(&nodes.get(MACHINE).await?);
@@ -128,7 +148,10 @@ pub async fn a_broken_gpu_is_seen(world: &World<'_>) -> Result<()> {
         }))
     })
     .await?;
-    world.say(&format!("broken GPUs were in GpuNode's status after {seen:.1} s"));
+    world.say(&format!(
+        "broken GPUs were in GpuNode's status after {seen:.1} s, healthy ones after {:.1} s",
+        repaired.elapsed().as_secs_f64()
+    ));
     Ok(())
 }
 

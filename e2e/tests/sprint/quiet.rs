@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use crds::SprintSchedule;
+use crds::references::Window;
 use crds::sprint_schedule::SprintScheduleStatus;
 use e2e::fleet::{metrics, until};
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
@@ -21,6 +22,8 @@ use crate::world::World;
 const QUIET: Duration = Duration::from_secs(15);
 /// How long the world must have been still before it is held for settled.
 const STILL: Duration = Duration::from_secs(3);
+/// Blocks of one window that are needed: to be still, and to stay so.
+const UNDISTURBED: i64 = 24;
 /// Controllers that look at an unchanged world again and again.
 const LOOKING: [&str; 4] = ["sprint-schedule", "gonka-host", "model-deployment", "gpu-node"];
 const WRITES: &str = "gonka_operator_writes_total";
@@ -32,7 +35,7 @@ const OUTSIDE: &str = "gonka_operator_external_writes_total";
 pub struct Kind {
     group: &'static str,
     version: &'static str,
-    kind: &'static str,
+    name: &'static str,
     namespace: Option<&'static str>,
 }
 
@@ -49,19 +52,19 @@ impl Kind {
     const fn of(
         group: &'static str,
         version: &'static str,
-        kind: &'static str,
+        name: &'static str,
         namespace: Option<&'static str>,
     ) -> Self {
         Self {
             group,
             version,
-            kind,
+            name,
             namespace,
         }
     }
 
-    const fn ours(kind: &'static str) -> Self {
-        Self::of("fleet.gonka.ai", "v1alpha1", kind, None)
+    const fn ours(name: &'static str) -> Self {
+        Self::of("fleet.gonka.ai", "v1alpha1", name, None)
     }
 }
 
@@ -83,7 +86,7 @@ const KINDS: [Kind; 12] = [
 
 /// `Kind namespace/name` to UID and resourceVersion.
 pub async fn versions(client: &Client, kind: &Kind) -> Result<BTreeMap<String, String>> {
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(kind.group, kind.version, kind.kind));
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(kind.group, kind.version, kind.name));
     let api: Api<DynamicObject> = match kind.namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
@@ -91,13 +94,13 @@ pub async fn versions(client: &Client, kind: &Kind) -> Result<BTreeMap<String, S
     let list = api
         .list(&ListParams::default())
         .await
-        .with_context(|| format!("{} objects cannot be listed", kind.kind))?;
+        .with_context(|| format!("{} objects cannot be listed", kind.name))?;
     Ok(list
         .iter()
         .map(|object| {
             let name = format!(
                 "{} {}/{}",
-                kind.kind,
+                kind.name,
                 object.namespace().unwrap_or_default(),
                 object.name_any()
             );
@@ -187,7 +190,7 @@ pub async fn an_unchanged_world_is_not_written(world: &World<'_>) -> Result<()> 
     let before = settled(world).await?;
     let counted = Counted::take(world).await?;
     let height = world.control.height().await?;
-    let requests = world.writes_to_dapi().await?.len();
+    let requests = world.writes_of_operator().await?.len();
     tokio::time::sleep(QUIET).await;
     let after = Snapshot::take(world).await?;
     let recounted = Counted::take(world).await?;
@@ -214,13 +217,29 @@ pub async fn an_unchanged_world_is_not_written(world: &World<'_>) -> Result<()> 
         recounted.outside - counted.outside < 0.5,
         "something outside was written"
     );
-    let more = world.writes_to_dapi().await?.split_off(requests);
+    let more = world.writes_of_operator().await?.split_off(requests);
     ensure!(more.is_empty(), "DAPI was written to: {more:?}");
     world.say(&format!("unchanged for {passed} blocks: reconciled, nothing written"));
     Ok(())
 }
 
+/// Nothing is due by the chain's own course, and nothing changes any more.
 async fn settled(world: &World<'_>) -> Result<Snapshot> {
+    until(
+        "a window without an end in sight",
+        Duration::from_secs(60),
+        async || {
+            let status = world.schedule().await?.status.unwrap_or_default();
+            let height = world.control.height().await?;
+            let left = status.green_until_height.unwrap_or_default() - height;
+            Ok(if status.window == Window::Green && left >= UNDISTURBED {
+                Ok(())
+            } else {
+                Err(format!("{} for {left} blocks from {height} on", status.window))
+            })
+        },
+    )
+    .await?;
     let mut last = Snapshot::take(world).await?;
     until("a world that is still", Duration::from_secs(30), async || {
         tokio::time::sleep(STILL).await;

@@ -24,6 +24,8 @@ const CLUSTER: u8 = 3;
 pub const SLOTS: usize = 3;
 /// Cap of each slot: well below what a busy machine of two cores computes, so that every Sprint delivers the same.
 const NONCES_PER_SECOND: i32 = 10;
+/// DAPI's port for callbacks of slots.
+const CALLBACKS: u16 = 9100;
 const IMAGES: [&str; 3] = ["operator", "node-agent", "gpu-device-plugin"];
 
 /// What the tests work with.
@@ -181,7 +183,7 @@ impl World<'_> {
         Ok(says(conditions_of_host(&host), kind, status, reason))
     }
 
-    /// Requests from outside to DAPI's ports that could change something, as `height port METHOD path`.
+    /// Requests from outside to any of DAPI's ports that could change something, as `height port METHOD path`.
     pub async fn writes_to_dapi(&self) -> Result<Vec<String>> {
         let answer = self.control.requests().await?;
         let requests = answer["requests"].as_array().context("there is no list of requests")?;
@@ -194,8 +196,15 @@ impl World<'_> {
                 request["path"].as_str().unwrap_or_default()
             )
         };
-        let reads = |request: &Value| matches!(request["method"].as_str(), Some("GET" | "HEAD"));
+        let reads = |request: &&Value| matches!(request["method"].as_str(), Some("GET" | "HEAD"));
         Ok(requests.iter().filter(|request| !reads(request)).map(text).collect())
+    }
+
+    /// The same without what slots deliver at the door for callbacks.
+    pub async fn writes_of_operator(&self) -> Result<Vec<String>> {
+        let mut writes = self.writes_to_dapi().await?;
+        writes.retain(|write| !write.contains(&format!(" port {CALLBACKS} ")));
+        Ok(writes)
     }
 
     /// How often somebody read DAPI's list of nodes.
