@@ -7,7 +7,7 @@ CLUSTER ?= 1
 DENY_VERSION := 0.20.2
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: help setup build images demo down test test-full soak gpu-test bench fmt lint deny unit vectors verifier nvml charts e2e generate
+.PHONY: help setup build images demo down test test-full soak gpu-test bench fmt lint deny unit vectors verifier nvml charts e2e moments generate
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | column -t -s $$'\t'
@@ -28,8 +28,8 @@ down: ## Stop what `make demo` left up
 test: setup ## What CI runs: everything that needs no GPU, at most 60 minutes cold on 2 cores
 	ci/suites.sh fmt deny lint unit vectors verifier nvml charts e2e
 
-test-full: setup ## `test`, and each crate alone
-	ci/suites.sh fmt deny lint unit vectors verifier nvml charts e2e alone
+test-full: setup ## `test`, each crate alone, and everything that may die at every moment of a Sprint
+	ci/suites.sh fmt deny lint unit vectors verifier nvml charts e2e alone moments
 
 soak: setup ## Sprint after Sprint for an hour, on a cluster of its own; fails when any exam lost anything
 	ci/images.sh
@@ -39,8 +39,8 @@ soak: setup ## Sprint after Sprint for an hour, on a cluster of its own; fails w
 gpu-test: ## What needs an NVIDIA GPU
 	$(CARGO) test -p kernels -p node-agent -- --ignored gpu
 
-bench: ## Ratios, in one run
-	$(CARGO) run --release -p kernels --bin poc-vectors -- kernels/vectors
+bench: ## How cost grows with the fleet: ratios, in one run
+	$(CARGO) bench --profile dev --workspace --exclude crds --bench growth
 
 # --- suites, each usable alone
 
@@ -74,6 +74,10 @@ charts: ## Charts: lint and rendering (needs the cluster's helm)
 
 e2e: ## On a real cluster
 	ci/e2e.sh
+
+moments: ## Every target at every moment of a Sprint; writes docs/reliability.md
+	ci/images.sh
+	MOMENTS_GRID=1 UPDATE_GENERATED=1 $(CARGO) test --workspace --exclude crds --test moments -- --ignored --nocapture
 
 generate: ## Rewrite every generated file
 	UPDATE_GENERATED=1 $(CARGO) test -p crds -p proto -p e2e -p node-agent --test generated

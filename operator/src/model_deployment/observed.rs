@@ -346,15 +346,14 @@ impl Observed {
             .unwrap_or_else(|| crds::labels::dapi_node_id(&self.install.install_id, self.name(), slot))
     }
 
-    /// Number DAPI gave a slot; absent until it is registered.
-    pub fn node_num(&self, slot: i32) -> Option<i32> {
-        self.host
-            .as_ref()?
-            .status
-            .as_ref()?
-            .registrations
+    /// Numbers DAPI gave to this deployment's slots.
+    pub fn node_nums(&self) -> BTreeMap<i32, i32> {
+        let status = self.host.as_ref().and_then(|host| host.status.as_ref());
+        status
             .iter()
-            .find(|entry| entry.slot == slot && entry.deployment.name == self.name())?
-            .node_num
+            .flat_map(|status| &status.registrations)
+            .filter(|entry| entry.deployment.name == self.name())
+            .filter_map(|entry| Some((entry.slot, entry.node_num?)))
+            .collect()
     }
 }

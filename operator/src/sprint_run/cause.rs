@@ -195,13 +195,11 @@ mod tests {
         }
     }
 
-    fn half(slot: Slot) -> Slot {
-        Slot {
-            measured: Some(50),
-            accepted: Some(50),
-            committed: Some(50),
-            ..slot
+    fn half(mut slot: Slot) -> Slot {
+        for count in [&mut slot.measured, &mut slot.accepted, &mut slot.committed] {
+            *count = Some(50);
         }
+        slot
     }
 
     #[rstest]

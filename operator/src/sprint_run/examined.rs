@@ -201,8 +201,8 @@ mod tests {
         });
         assert_eq!(
             sprint.phase(&Facts {
-                epoch,
                 height,
+                epoch,
                 heights,
                 ..Facts::default()
             }),

@@ -16,7 +16,10 @@ const FOLDER: &str = "open";
 /// One exam of one host that is not closed yet.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
-#[expect(clippy::struct_excessive_bools, reason = "independent marks, most of them of this process alone")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent marks, most of them of this process alone"
+)]
 pub struct Note {
     /// The host.
     pub host: HostView,

@@ -129,7 +129,7 @@ impl Fleet {
         let live: BTreeMap<String, Live> = self
             .doors
             .iter()
-            .map(|(uid, door)| (uid.clone(), self.live(door)))
+            .map(|(uid, door)| (uid.clone(), Self::live(door)))
             .collect();
         let mut observed = Observed {
             now_ms: self.now_ms,
@@ -175,7 +175,7 @@ impl Fleet {
         observed
     }
 
-    fn live(&self, door: &Door) -> Live {
+    fn live(door: &Door) -> Live {
         let not_ready = if door.rehearsal.is_some() {
             Vec::new()
         } else {
@@ -551,7 +551,7 @@ pub fn host(slots: i32) -> GonkaHost {
     let mut host = GonkaHost::new("ours", GonkaHostSpec::default());
     host.metadata.namespace = Some(NAMESPACE.to_owned());
     host.metadata.uid = Some("5b8d6c1e-0000-4000-8000-000000000002".to_owned());
-    host.spec.schedule_name = "test".to_owned();
+    "test".clone_into(&mut host.spec.schedule_name);
     host.spec.management_policy = ManagementPolicy::Manage;
     host.status = Some(GonkaHostStatus {
         callback_url: Some("http://10.0.0.7:9100".to_owned()),

@@ -15,9 +15,9 @@ fn overlay(spec: &mut ModelDeploymentSpec) -> &mut PodOverlay {
     spec.pod_overlay.get_or_insert_default()
 }
 
-fn quantities(entries: &[(&str, &str)]) -> Option<std::collections::BTreeMap<String, Quantity>> {
+fn quantities(entries: &[(&str, &str)]) -> std::collections::BTreeMap<String, Quantity> {
     let quantity = |(name, value): &(&str, &str)| ((*name).to_owned(), Quantity((*value).to_owned()));
-    Some(entries.iter().map(quantity).collect())
+    entries.iter().map(quantity).collect()
 }
 
 type Spoil = fn(&mut ModelDeploymentSpec);
@@ -37,7 +37,7 @@ const SPOILS: [(Spoil, &str); 16] = [
     ),
     (|spec| spec.engine.native = None, "spec.engine.native: must be set"),
     (
-        |spec| spec.engine.native.as_mut().expect("it is native").scheme = "decode_v3".to_owned(),
+        |spec| "decode_v3".clone_into(&mut spec.engine.native.as_mut().expect("it is native").scheme),
         "spec.engine.native.scheme: decode_v3 is not known",
     ),
     (
@@ -78,8 +78,8 @@ const SPOILS: [(Spoil, &str); 16] = [
     (
         |spec| {
             overlay(spec).resources = Some(ResourceRequirements {
-                requests: quantities(&[("cpu", "1")]),
-                limits: quantities(&[("cpu", "2")]),
+                requests: Some(quantities(&[("cpu", "1")])),
+                limits: Some(quantities(&[("cpu", "2")])),
                 claims: None,
             });
         },
@@ -88,7 +88,7 @@ const SPOILS: [(Spoil, &str); 16] = [
     (
         |spec| {
             overlay(spec).resources = Some(ResourceRequirements {
-                limits: quantities(&[("nvidia.com/gpu", "8")]),
+                limits: Some(quantities(&[("nvidia.com/gpu", "8")])),
                 ..ResourceRequirements::default()
             });
         },

@@ -28,7 +28,7 @@ pub fn running(world: &World<'_>, slot: i32) -> Option<Start> {
     if let Some(own) = world.seen.rounds.get(&node_id).and_then(|rounds| asked(rounds)) {
         return Some(own);
     }
-    let node_num = world.seen.node_num(slot)?;
+    let node_num = world.node_num(slot)?;
     let other = world.seen.rounds.values().find_map(|rounds| asked(rounds))?;
     Some(Start { node_num, ..other })
 }
@@ -97,7 +97,7 @@ pub fn callback_url(seen: &Observed) -> String {
 pub fn telling(world: &World<'_>, slot: i32, generation: i64) -> Told {
     Told {
         generation,
-        node_num: world.seen.node_num(slot).unwrap_or_default(),
+        node_num: world.node_num(slot).unwrap_or_default(),
         callback_base: callback_base(world.seen),
     }
 }

@@ -64,21 +64,22 @@ pub fn proofs(seen: &Observed) -> BTreeMap<String, Proof> {
             Some((name, (pod, rehearsed)))
         })
         .collect();
+    let mut peers: BTreeMap<&str, Vec<(&String, &Rehearsed)>> = BTreeMap::new();
+    for (name, (pod, rehearsed)) in done.iter().filter(|(_, (_, rehearsed))| rehearsed.error.is_empty()) {
+        peers.entry(&pod.revision).or_default().push((name, rehearsed));
+    }
     done.iter()
         .map(|(name, (pod, rehearsed))| {
-            let others: Vec<&Rehearsed> = done
-                .iter()
-                .filter(|(other, (peer, peer_rehearsed))| {
-                    *other != name && peer.revision == pod.revision && peer_rehearsed.error.is_empty()
-                })
-                .map(|(_, (_, peer_rehearsed))| *peer_rehearsed)
-                .collect();
-            ((*name).clone(), proof(seen, rehearsed, &others))
+            let others = peers.get(pod.revision.as_str()).into_iter().flatten();
+            let others = others
+                .filter(|(other, _)| other != name)
+                .map(|(_, rehearsed)| *rehearsed);
+            ((*name).clone(), proof(seen, rehearsed, others))
         })
         .collect()
 }
 
-fn proof(seen: &Observed, rehearsed: &Rehearsed, others: &[&Rehearsed]) -> Proof {
+fn proof<'a>(seen: &Observed, rehearsed: &Rehearsed, others: impl Iterator<Item = &'a Rehearsed>) -> Proof {
     if !rehearsed.error.is_empty() {
         return Proof::Failed(rehearsed.error.clone());
     }
@@ -98,20 +99,27 @@ fn proof(seen: &Observed, rehearsed: &Rehearsed, others: &[&Rehearsed]) -> Proof
                 None => Proof::Failed("no artifact has a golden one of the same nonce and length".to_owned()),
             }
         }
-        GoldenSeen::None | GoldenSeen::Unusable { .. } => {
-            let distances: Vec<f64> = others
-                .iter()
-                .filter_map(|other| distance(&rehearsed.artifacts, &other.artifacts))
-                .collect();
-            match distances.iter().copied().reduce(f64::min) {
-                None => Proof::Uncompared,
-                Some(near) if near <= DISTANCE => Proof::Passed,
-                Some(near) => Proof::Failed(format!(
-                    "artifacts differ from those of every other pod, by {near:.4} at least"
-                )),
-            }
-        }
+        GoldenSeen::None | GoldenSeen::Unusable { .. } => match nearest(rehearsed, others) {
+            None => Proof::Uncompared,
+            Some(near) if near <= DISTANCE => Proof::Passed,
+            Some(near) => Proof::Failed(format!(
+                "artifacts differ from those of every other pod, by {near:.4} at least"
+            )),
+        },
     }
+}
+
+/// Distance to the first that agrees, else to the nearest; absent when there is nothing to compare with. Whoever agrees
+/// with one is right, so that the cost of a fleet that agrees grows with its size and not with its square.
+fn nearest<'a>(rehearsed: &Rehearsed, others: impl Iterator<Item = &'a Rehearsed>) -> Option<f64> {
+    let mut nearest: Option<f64> = None;
+    for far in others.filter_map(|other| distance(&rehearsed.artifacts, &other.artifacts)) {
+        if far <= DISTANCE {
+            return Some(far);
+        }
+        nearest = Some(nearest.map_or(far, |near| near.min(far)));
+    }
+    nearest
 }
 
 /// Largest L2 distance over the nonces both have; absent when they share none.

@@ -84,7 +84,7 @@ fn slot_status(world: &World<'_>, slot: i32, judgement: &Judgement) -> SlotStatu
     SlotStatus {
         index: slot,
         node_id: world.seen.node_id(slot),
-        node_num: world.seen.node_num(slot),
+        node_num: world.node_num(slot),
         address: services::address(world.seen, slot),
         pod_ref: held.map(|(holder, _)| UidReference {
             name: holder.name.clone(),

@@ -79,6 +79,8 @@ pub struct World<'a> {
     pub proofs: BTreeMap<String, Proof>,
     /// The exam that generates now.
     pub exam: Option<ExamNow>,
+    /// Numbers DAPI gave to slots.
+    numbers: BTreeMap<i32, i32>,
 }
 
 impl<'a> World<'a> {
@@ -90,7 +92,13 @@ impl<'a> World<'a> {
             slots: assignments(seen),
             proofs: rehearsal::proofs(seen),
             exam: exam_now(seen),
+            numbers: seen.node_nums(),
         }
+    }
+
+    /// Number DAPI gave a slot; absent until it is registered.
+    pub fn node_num(&self, slot: i32) -> Option<i32> {
+        self.numbers.get(&slot).copied()
     }
 
     /// What the pod says; absent until its door was tried.
@@ -238,7 +246,7 @@ impl<'a> World<'a> {
             .host
             .as_ref()
             .is_some_and(|host| host.spec.management_policy == ManagementPolicy::Manage);
-        managed || self.seen.node_num(slot).is_none()
+        managed || self.node_num(slot).is_none()
     }
 }
 
