@@ -1,0 +1,81 @@
+//! What the network has on record of a Sprint, and what the operator wrote down.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use crds::SprintRun;
+use e2e::fleet::until;
+use kube::api::{Api, ListParams};
+use serde_json::Value;
+
+use crate::world::{SLOTS, World};
+
+/// Nonces that DAPI took, by slot.
+pub type Counts = BTreeMap<i32, u64>;
+
+/// Waits for the end of the Sprint that starts at `start`, and reads what came of it.
+pub async fn counts(world: &World<'_>, start: i64) -> Result<Counts> {
+    until(
+        "the Sprint's place in the ledger",
+        Duration::from_secs(60),
+        async || {
+            let ledger = world.control.ledger().await?;
+            let exam = ledger["exams"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .find(|exam| exam["start_height"] == start);
+            Ok(exam
+                .map(of_exam)
+                .ok_or_else(|| format!("no exam of height {start} yet")))
+        },
+    )
+    .await?
+}
+
+fn of_exam(exam: &Value) -> Result<Counts> {
+    let hosts = exam["hosts"].as_array().context("no hosts")?;
+    let ours = hosts
+        .iter()
+        .find(|host| host["name"] == "ours")
+        .context("our host took no part")?;
+    let mut counts = Counts::new();
+    for node in ours["nodes"].as_array().into_iter().flatten() {
+        let id = node["node_id"].as_str().unwrap_or_default();
+        let slot = id
+            .rsplit('-')
+            .next()
+            .and_then(|index| index.parse().ok())
+            .with_context(|| format!("{id} is no slot of ours"))?;
+        counts.insert(slot, node["accepted"].as_u64().context("no count")?);
+    }
+    ensure!(counts.len() == SLOTS as usize, "{counts:?}");
+    Ok(counts)
+}
+
+/// The one record of a Sprint, once every slot has its count on chain.
+pub async fn record(world: &World<'_>, start: i64) -> Result<SprintRun> {
+    let runs: Api<SprintRun> = Api::namespaced(world.client.clone(), "gonka");
+    until(
+        &format!("one record of Sprint {start}"),
+        Duration::from_secs(60),
+        async || {
+            let all = runs.list(&ListParams::default()).await?.items;
+            let mut of_it = all.into_iter().filter(|run| run.spec.poc_start_height == start);
+            let (first, second) = (of_it.next(), of_it.next());
+            Ok(match (first, second) {
+                (Some(run), None) if is_counted(&run) => Ok(run),
+                (Some(run), None) => Err(format!("it is not complete: {:?}", run.status)),
+                (Some(_), Some(_)) => Err("there are two".to_owned()),
+                (None, _) => Err("there is none".to_owned()),
+            })
+        },
+    )
+    .await
+}
+
+fn is_counted(run: &SprintRun) -> bool {
+    let slots = run.status.iter().flat_map(|status| &status.slots);
+    slots.filter(|slot| slot.committed.is_some()).count() == SLOTS as usize
+}

@@ -1,0 +1,311 @@
+//! What is struck, when, and together with what. Pure: a seed and a grid give the same strikes every time.
+
+use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+/// Generation takes so many milliseconds in the network of these tests (`scenarios/moments.yaml`: 18 blocks of a second).
+pub const GENERATION_MILLIS: i64 = 18_000;
+
+/// What can die.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Target {
+    Operator,
+    Serve,
+    Hold,
+    Engine,
+    NodeAgent,
+    Dapi,
+    ApiServer,
+    Etcd,
+    CoreDns,
+    KubeProxy,
+    Kubelet,
+    Containerd,
+    RpcEndpoint,
+    Node,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Operator => "operator (leader)",
+            Self::Serve => "serve",
+            Self::Hold => "hold (container)",
+            Self::Engine => "engine",
+            Self::NodeAgent => "node-agent",
+            Self::Dapi => "DAPI",
+            Self::ApiServer => "kube-apiserver",
+            Self::Etcd => "etcd",
+            Self::CoreDns => "CoreDNS",
+            Self::KubeProxy => "kube-proxy",
+            Self::Kubelet => "kubelet",
+            Self::Containerd => "containerd",
+            Self::RpcEndpoint => "one RPC endpoint",
+            Self::Node => "whole node",
+        })
+    }
+}
+
+/// Whose nonces a strike may cost.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Blast {
+    /// The slot it hits.
+    Slot,
+    /// Nobody's: slots do not need it during an exam. Judged by every slot that nothing else hits.
+    Nobody,
+}
+
+impl Target {
+    /// Whose nonces it may cost.
+    pub fn blast(self) -> Blast {
+        match self {
+            Self::Serve | Self::Hold | Self::Engine | Self::Node => Blast::Slot,
+            _ => Blast::Nobody,
+        }
+    }
+
+    /// For how long it is away, milliseconds; absent where something else brings it back.
+    pub fn away_millis(self) -> Option<u64> {
+        match self {
+            Self::Operator | Self::Serve | Self::Hold | Self::Engine | Self::NodeAgent => None,
+            Self::Dapi => Some(2_000),
+            Self::RpcEndpoint => Some(10_000),
+            Self::ApiServer
+            | Self::Etcd
+            | Self::CoreDns
+            | Self::KubeProxy
+            | Self::Kubelet
+            | Self::Containerd
+            | Self::Node => Some(5_000),
+        }
+    }
+
+    /// What must count of what was possible, per mille. Where the machine that computes lives, only what was being computed
+    /// or nobody had asked for may be missing.
+    pub fn must_count(self, moment: Moment) -> u64 {
+        match (self, moment) {
+            // Nobody asks for nonces while it is away.
+            (Self::Dapi, Moment::Before | Moment::Start) => 750,
+            // The slot moves: what the dead machine did not deliver is computed again, after it was found dead.
+            (Self::Node, _) => 500,
+            // Kubelet makes a new container and the model is loaded again.
+            (Self::Hold, _) => 700,
+            (Self::Engine, _) => 850,
+            (Self::Serve | Self::Dapi, _) => 900,
+            _ => 950,
+        }
+    }
+}
+
+/// Part of the Sprint in which a strike falls.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Moment {
+    Before,
+    Start,
+    Middle,
+    Tail,
+}
+
+impl Moment {
+    pub const ALL: [Self; 4] = [Self::Before, Self::Start, Self::Middle, Self::Tail];
+
+    /// Earliest and latest, milliseconds from the first block of generation.
+    fn range(self) -> (i64, i64) {
+        match self {
+            Self::Before => (-4_000, -500),
+            Self::Start => (-200, 1_500),
+            Self::Middle => (3_000, GENERATION_MILLIS - 5_000),
+            Self::Tail => (GENERATION_MILLIS - 4_000, GENERATION_MILLIS - 500),
+        }
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Before => "before",
+            Self::Start => "start",
+            Self::Middle => "middle",
+            Self::Tail => "tail",
+        })
+    }
+}
+
+/// One thing that dies at one moment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Strike {
+    pub target: Target,
+    pub moment: Moment,
+    /// Milliseconds from the first block of generation.
+    pub at_millis: i64,
+    /// Slot it hits, or whose machine; for what hits nobody, the slot whose machine it runs on.
+    pub slot: i32,
+}
+
+/// Strikes whose blasts do not meet share a Sprint.
+const GROUPS: [&[Target]; 4] = [
+    &[
+        Target::Serve,
+        Target::Engine,
+        Target::NodeAgent,
+        Target::RpcEndpoint,
+        Target::Operator,
+    ],
+    &[Target::Kubelet, Target::KubeProxy, Target::CoreDns, Target::Dapi],
+    &[Target::Hold, Target::Containerd, Target::ApiServer, Target::Etcd],
+    &[Target::Node],
+];
+
+/// How much is tried.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Extent {
+    /// Every target once, each at a moment of the seed's choice.
+    Once,
+    /// Every target at every moment.
+    Grid,
+}
+
+/// Sprints, each with its strikes in the order of their times.
+pub fn sprints(seed: u64, extent: Extent, slots: i32) -> Vec<Vec<Strike>> {
+    let rounds = match extent {
+        Extent::Once => 1,
+        Extent::Grid => Moment::ALL.len(),
+    };
+    // Nodes die last: what they leave behind is another cluster.
+    let order = GROUPS
+        .iter()
+        .flat_map(|group| (0..rounds).map(move |round| (*group, round)));
+    order
+        .map(|(group, round)| {
+            let mut next_slot = round as i32;
+            let mut strikes: Vec<Strike> = group
+                .iter()
+                .map(|target| {
+                    let moment = match extent {
+                        Extent::Once => Moment::ALL[pick(seed, *target, 0, Moment::ALL.len() as u64) as usize],
+                        Extent::Grid => Moment::ALL[round],
+                    };
+                    let (first, last) = moment.range();
+                    let slot = next_slot.rem_euclid(slots);
+                    next_slot += 1;
+                    Strike {
+                        target: *target,
+                        moment,
+                        at_millis: first + pick(seed, *target, 1 + round as u64, (last - first) as u64) as i64,
+                        slot,
+                    }
+                })
+                .collect();
+            strikes.sort_by_key(|strike| strike.at_millis);
+            strikes
+        })
+        .collect()
+}
+
+fn pick(seed: u64, target: Target, salt: u64, below: u64) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (seed, target, salt).hash(&mut hasher);
+    hasher.finish() % below
+}
+
+/// Strikes on machines go where they hit what they are meant to: a machine with one slot and nothing else dies, and no
+/// container is killed where containerd is away. `machines` has each slot, −1 for the spare, and its machine.
+pub fn place(strikes: &mut [Strike], machines: &[(i32, u8)]) {
+    let on = |slot: i32| {
+        machines
+            .iter()
+            .find(|(known, _)| *known == slot)
+            .map(|(_, machine)| *machine)
+    };
+    let alone = |slot: i32| {
+        machines
+            .iter()
+            .filter(|(_, machine)| Some(*machine) == on(slot))
+            .count()
+            == 1
+    };
+    let held: Vec<Option<u8>> = strikes
+        .iter()
+        .filter(|strike| strike.target == Target::Hold)
+        .map(|strike| on(strike.slot))
+        .collect();
+    let slots = || machines.iter().map(|(slot, _)| *slot).filter(|slot| *slot >= 0);
+    for strike in strikes {
+        let better = match strike.target {
+            Target::Node => slots().find(|slot| alone(*slot)),
+            Target::Containerd => slots().find(|slot| !held.contains(&on(*slot))),
+            _ => None,
+        };
+        strike.slot = better.unwrap_or(strike.slot);
+    }
+}
+
+/// Slots that tell whether a strike cost anything.
+pub fn judged(strike: &Strike, all: &[Strike], slots: i32) -> Vec<i32> {
+    match strike.target.blast() {
+        Blast::Slot => vec![strike.slot],
+        Blast::Nobody => {
+            let hit = |slot: &i32| {
+                all.iter()
+                    .any(|other| other.target.blast() == Blast::Slot && other.slot == *slot)
+            };
+            (0..slots).filter(|slot| !hit(slot)).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_the_same_strikes_every_time() {
+        assert_eq!(sprints(7, Extent::Once, 3), sprints(7, Extent::Once, 3));
+        assert_ne!(sprints(7, Extent::Once, 3), sprints(8, Extent::Once, 3));
+    }
+
+    #[test]
+    fn the_grid_has_every_target_at_every_moment() {
+        let all: Vec<Strike> = sprints(7, Extent::Grid, 3).concat();
+        assert_eq!(all.len(), GROUPS.concat().len() * Moment::ALL.len());
+        for strike in &all {
+            let (first, last) = strike.moment.range();
+            assert!((first..last).contains(&strike.at_millis), "{strike:?}");
+        }
+    }
+
+    #[test]
+    fn the_machine_that_dies_has_one_slot_and_no_spare() {
+        let strike = |target, slot| Strike {
+            target,
+            moment: Moment::Middle,
+            at_millis: 5_000,
+            slot,
+        };
+        let mut strikes = [
+            strike(Target::Node, 0),
+            strike(Target::Hold, 2),
+            strike(Target::Containerd, 2),
+        ];
+        place(&mut strikes, &[(0, 1), (1, 2), (2, 3), (-1, 1)]);
+        assert_eq!([strikes[0].slot, strikes[1].slot, strikes[2].slot], [1, 2, 0]);
+    }
+
+    #[test]
+    fn no_slot_is_hit_twice_in_a_sprint_and_somebody_judges_every_strike() {
+        for extent in [Extent::Once, Extent::Grid] {
+            for strikes in sprints(7, extent, 3) {
+                let mut hit: Vec<i32> = strikes
+                    .iter()
+                    .filter(|strike| strike.target.blast() == Blast::Slot)
+                    .map(|strike| strike.slot)
+                    .collect();
+                hit.sort_unstable();
+                hit.dedup();
+                let hits = strikes.iter().filter(|strike| strike.target.blast() == Blast::Slot);
+                assert_eq!(hit.len(), hits.count(), "{strikes:?}");
+                assert!(strikes.iter().all(|strike| !judged(strike, &strikes, 3).is_empty()));
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The cluster, the charts, the network and the objects of the runner.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use crds::{GonkaHost, ModelDeployment};
+use e2e::args::Environment;
+use e2e::fleet::control::Control;
+use e2e::fleet::{evidence, gpus, install, objects, repository, until};
+use e2e::harness::{Cluster, ClusterId, Options};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use kube::api::{Api, ListParams};
+use serde_json::json;
+use tokio::time::Instant;
+
+/// Id of the cluster: the demo's may be up at the same time.
+const CLUSTER: u8 = 4;
+/// Slots of the deployment; a spare comes on top.
+pub const SLOTS: i32 = 3;
+/// Blocks before a Sprint in which nothing new is prepared.
+const AHEAD: i64 = 8;
+const IMAGES: [&str; 3] = ["operator", "node-agent", "gpu-device-plugin"];
+
+/// What the runner works with.
+pub struct World<'a> {
+    pub cluster: &'a Cluster,
+    pub client: Client,
+    pub control: Control,
+    started: Instant,
+}
+
+/// Who holds a slot; slot −1 is the spare.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    pub slot: i32,
+    pub pod: String,
+    pub node: u8,
+}
+
+/// Brings everything up, hands it to `body`, shows what there is when it fails, and takes everything away.
+pub async fn with_world<F>(environment: &Environment, body: F) -> Result<()>
+where
+    F: AsyncFnOnce(&World<'_>) -> Result<()>,
+{
+    let target = environment.target();
+    let images: Vec<PathBuf> = IMAGES
+        .iter()
+        .map(|name| target.join("images").join(format!("{name}.tar")))
+        .collect();
+    for file in &images {
+        ensure!(
+            file.is_file(),
+            "{} is not there; run ci/images.sh first",
+            file.display()
+        );
+    }
+    let ledger = target.join("e2e-moments");
+    if ledger.exists() {
+        std::fs::remove_dir_all(&ledger).context("the last run's ledger cannot be removed")?;
+    }
+    let started = Instant::now();
+    let options = Options::new(ClusterId::try_from(CLUSTER)?);
+    Cluster::with_cluster(environment, options, async |cluster| {
+        let mut control = None;
+        let told = Box::pin(async {
+            cluster.load_images(&images).await?;
+            gpus::install(cluster).await?;
+            install::charts(cluster).await?;
+            let scenario = repository().join("e2e/network-simulator/scenarios/moments.yaml");
+            let program = target.join("debug/network-simulator");
+            let network = install::network(cluster, &program, &scenario, &ledger).await?;
+            control = Some(network.control.clone());
+            let world = World {
+                cluster,
+                client: cluster.client().await?,
+                control: network.control,
+                started,
+            };
+            fleet(cluster).await?;
+            world.is_ready().await?;
+            world
+                .control
+                .fault(&json!({"verb": "start", "target": "chain"}))
+                .await?;
+            body(&world).await
+        })
+        .await;
+        if let Err(error) = &told {
+            eprintln!("{:6.1} s  FAILED: {error:#}", started.elapsed().as_secs_f64());
+            evidence::show(cluster, control.as_ref()).await;
+        }
+        told
+    })
+    .await
+}
+
+/// The example, at the pace of these tests.
+async fn fleet(cluster: &Cluster) -> Result<()> {
+    let mut fleet = objects::example(cluster)?;
+    let schedule = objects::of_kind(&mut fleet, "SprintSchedule")?;
+    schedule["spec"]["margins"] =
+        json!({"coldLoadSeconds": 10, "readyBySeconds": 6, "drainSeconds": 3, "firstNonceSeconds": 3});
+    let deployment = objects::of_kind(&mut fleet, "ModelDeployment")?;
+    deployment["spec"]["slots"] = SLOTS.into();
+    deployment["spec"]["engine"]["native"]["maxNoncesPerSecond"] = 10.into();
+    objects::apply(cluster, &fleet).await
+}
+
+impl World<'_> {
+    /// Tells a person how far the story is.
+    pub fn say(&self, text: &str) {
+        eprintln!("{:6.1} s  {text}", self.started.elapsed().as_secs_f64());
+    }
+
+    /// Waits until every slot will pass.
+    pub async fn is_ready(&self) -> Result<()> {
+        let hosts: Api<GonkaHost> = Api::namespaced(self.client.clone(), "gonka");
+        until(
+            "GonkaHost ours to be SprintReady",
+            Duration::from_secs(120),
+            async || {
+                let host = hosts.get("ours").await?;
+                let conditions = host.status.map(|status| status.conditions).unwrap_or_default();
+                Ok(match conditions.iter().find(|known| known.type_ == "SprintReady") {
+                    Some(known) if known.status == "True" => Ok(()),
+                    Some(known) => Err(format!("{}: {}", known.reason, known.message)),
+                    None => Err("no status yet".to_owned()),
+                })
+            },
+        )
+        .await
+    }
+
+    /// Pods by label.
+    pub async fn pods(&self, namespace: &str, selector: &str) -> Result<Vec<Pod>> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        Ok(pods.list(&ListParams::default().labels(selector)).await?.items)
+    }
+
+    /// First block of the next Sprint that there is time to prepare for.
+    pub async fn next_sprint(&self) -> Result<i64> {
+        until("a Sprint ahead", Duration::from_secs(60), async || {
+            let state = self.control.state().await?;
+            let next = state["next_poc_start"].as_i64().context("no next Sprint")?;
+            let height = state["height"].as_i64().context("no height")?;
+            Ok(if next - height >= AHEAD {
+                Ok(next)
+            } else {
+                Err(format!("height {height}, the next begins at {next}"))
+            })
+        })
+        .await
+    }
+
+    /// Who holds which slot now.
+    pub async fn holders(&self) -> Result<Vec<Holder>> {
+        let deployments: Api<ModelDeployment> = Api::namespaced(self.client.clone(), "gonka");
+        let status = deployments.get("tiny").await?.status.context("no status")?;
+        let number = |machine: Option<&str>| {
+            let machine = machine.context("a pod without a machine")?;
+            machine
+                .trim_start_matches('n')
+                .parse()
+                .with_context(|| machine.to_owned())
+        };
+        let slots = status.slots.iter().map(|slot| {
+            Ok(Holder {
+                slot: slot.index,
+                pod: slot.pod_ref.as_ref().context("a slot without a pod")?.name.clone(),
+                node: number(slot.node_name.as_deref())?,
+            })
+        });
+        let spares = status.spares.iter().map(|spare| {
+            Ok(Holder {
+                slot: -1,
+                pod: spare.pod_name.clone(),
+                node: number(spare.node_name.as_deref())?,
+            })
+        });
+        slots.chain(spares).collect()
+    }
+
+    /// Waits until `millis` (may be negative) after the block at `height`, by the pace of one block a second.
+    pub async fn wait_for(&self, height: i64, millis: i64) -> Result<()> {
+        // A block that just came tells the time best.
+        let near = height - 6;
+        self.control.wait_height(near, Duration::from_secs(240)).await?;
+        let known = self.control.height().await?;
+        let next = until("the next block", Duration::from_secs(10), async || {
+            let now = self.control.height().await?;
+            Ok(if now > known {
+                Ok(now)
+            } else {
+                Err("none yet".to_owned())
+            })
+        })
+        .await?;
+        let left = (height - next) * 1000 + millis;
+        tokio::time::sleep(Duration::from_millis(left.max(0).unsigned_abs())).await;
+        Ok(())
+    }
+}
