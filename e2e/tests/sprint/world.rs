@@ -23,7 +23,7 @@ const CLUSTER: u8 = 3;
 /// Slots of the deployment; a spare comes on top.
 pub const SLOTS: usize = 3;
 /// Cap of each slot: well below what a busy machine of two cores computes, so that every Sprint delivers the same.
-const NONCES_PER_SECOND: i32 = 10;
+const NONCES_PER_SECOND: i32 = 5;
 /// DAPI's port for callbacks of slots.
 const CALLBACKS: u16 = 9100;
 const IMAGES: [&str; 3] = ["operator", "node-agent", "gpu-device-plugin"];
