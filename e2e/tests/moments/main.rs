@@ -124,6 +124,7 @@ async fn sprint(world: &World<'_>, mut strikes: Vec<Strike>, possible: &Counts) 
             record.extend(takeovers.iter().cloned());
         }
         Row {
+            sprint: start,
             target: strike.target,
             moment: strike.moment,
             at_millis: strike.at_millis,
