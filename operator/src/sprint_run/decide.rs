@@ -223,7 +223,8 @@ fn words(observed: &Observed, slots: &[SlotRecord], totals: &Totals, cause: Caus
     if lost.len() > 8 {
         texts.push(format!("and {} more", lost.len() - 8));
     }
-    if observed.watched.slots.is_empty() && observed.watched.rounds.is_empty() {
+    let watched = !observed.watched.slots.is_empty() || !observed.watched.rounds.is_empty();
+    if !watched && slots.iter().all(|slot| slot.measured.is_none()) {
         texts.push("recorded from the chain: nobody watched".to_owned());
     }
     texts.extend(observed.evidence.failures().into_iter().map(str::to_owned));

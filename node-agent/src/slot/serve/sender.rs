@@ -83,7 +83,7 @@ fn may_send(state: &State, id: i64) -> bool {
 }
 
 fn plan(state: &mut State, interval_ms: i64, now_ms: i64) -> Plan {
-    let interval_ms = state.callback_interval_ms(interval_ms);
+    let interval_ms = state.callback_interval_ms(interval_ms, now_ms);
     let assignment = state.memory.assignment.clone();
     let Some(round) = state.rounds.back_mut().filter(|round| round.may_send(now_ms)) else {
         return Plan::Idle;

@@ -26,7 +26,23 @@ pub struct View {
     pub exam: Option<ExamNotice>,
     /// Heights of the epoch.
     pub heights: Option<StageHeights>,
+    /// Height and time of the first frame of this series: the pace of blocks is measured from it.
+    pub first: (i64, i64),
 }
+
+impl View {
+    /// Where the chain should be by now at the pace it had: frames may stop coming in the middle of an exam.
+    pub fn expected_height(&self, now_ms: i64) -> i64 {
+        let (blocks, took_ms) = (self.height - self.first.0, self.seen_ms - self.first.1);
+        if blocks < PACE_BLOCKS || took_ms <= 0 {
+            return self.height;
+        }
+        self.height + (now_ms - self.seen_ms).max(0) * blocks / took_ms
+    }
+}
+
+/// Blocks from which their pace is told.
+const PACE_BLOCKS: i64 = 5;
 
 /// Takes a frame in, or does not: only growing heights are believed, and none that grew faster than blocks can. A false
 /// frame must not be able to end a round.
@@ -49,6 +65,7 @@ pub fn accept(before: Option<&View>, frame: Frame, chain_id: &str, now_ms: i64) 
         confirmed: before.is_some(),
         exam: frame.exam,
         heights: frame.heights,
+        first: before.map_or((frame.height, now_ms), |before| before.first),
     })
 }
 
@@ -67,6 +84,20 @@ mod tests {
 
     fn view(height: i64) -> View {
         accept(None, frame(height, "A"), "gonka-test", 1_000).unwrap()
+    }
+
+    #[test]
+    fn the_chain_goes_on_at_its_pace_while_nobody_tells() {
+        let mut before = view(100);
+        for (height, now_ms) in [(103, 16_000), (110, 51_000)] {
+            before = accept(Some(&before), frame(height, "B"), "gonka-test", now_ms).unwrap();
+        }
+        assert_eq!(before.expected_height(51_000), 110);
+        assert_eq!(before.expected_height(55_900), 110);
+        assert_eq!(before.expected_height(56_100), 111);
+        assert_eq!(before.expected_height(101_000), 120);
+        assert_eq!(before.expected_height(0), 110, "a clock that went back");
+        assert_eq!(view(100).expected_height(60_000), 100, "one frame tells no pace");
     }
 
     #[test]

@@ -283,8 +283,8 @@ impl State {
     }
 
     /// Time between two callbacks, at present.
-    pub fn callback_interval_ms(&self, usual_ms: i64) -> i64 {
-        let height = self.signal.as_ref().map(|view| view.height);
+    pub fn callback_interval_ms(&self, usual_ms: i64, now_ms: i64) -> i64 {
+        let height = self.signal.as_ref().map(|view| view.expected_height(now_ms));
         match self.newest() {
             Some(round) if self.closing || !round.is_active() || ending::must_hurry(round.ends, height) => {
                 usual_ms.min(HURRY_INTERVAL_MS)

@@ -69,6 +69,7 @@ mod tests {
             confirmed: true,
             exam,
             heights,
+            first: (150, 0),
         }
     }
 
