@@ -1,10 +1,15 @@
 #!/usr/bin/env bash
-# e2e.sh - the suites that need a cluster, one cluster at a time.
+# e2e.sh TEST... - suites that need a cluster, one cluster at a time. `sprint` and `moments` run the whole product, and need
+# two cores that nobody else uses.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # The same selection as that of the unit tests, so that nothing is compiled twice.
-tests=(cargo test --workspace --exclude crds --test api_server --test harness --test sprint)
+tests=(cargo test --workspace --exclude crds)
+images=
+for name in "$@"; do
+    tests+=(--test "$name")
+    case $name in sprint | moments) images=yes ;; esac
+done
 "${tests[@]}" --no-run
-# Programs of the cluster, and the images that the whole product runs from.
-ci/images.sh
+if [ -n "$images" ]; then ci/images.sh; else "${CARGO_TARGET_DIR:-target}/debug/harness" build; fi
 exec "${tests[@]}" -- --ignored --test-threads=1 --nocapture
