@@ -5,8 +5,10 @@ pub mod control;
 pub mod evidence;
 pub mod gpus;
 pub mod install;
+pub mod ledger;
 pub mod metrics;
 pub mod objects;
+pub mod product;
 pub mod report;
 
 use std::path::{Path, PathBuf};

@@ -4,6 +4,12 @@ use std::collections::BTreeMap;
 
 use crds::conditions::{ConditionStatus, ConditionType, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+
+/// Unix milliseconds in whole seconds, as Kubernetes keeps times. A wall clock is within jiff's range of years ±9999.
+pub fn whole_seconds(millis: i64) -> Time {
+    Time(Timestamp::from_second(millis.div_euclid(1000)).unwrap_or(Timestamp::UNIX_EPOCH))
+}
 
 /// The conditions of one object as they should be now. Every type starts `Unknown/NotObserved`.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,8 +73,6 @@ impl Conditions {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::jiff::Timestamp;
-
     use super::*;
 
     fn at(seconds: i64) -> Time {

@@ -11,12 +11,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crds::ModelDeployment;
-use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use proto::v1::{SlotKey, SlotReport};
 use tokio::sync::{mpsc, watch as channel};
 use tonic::transport::Channel;
 
+use crate::chain::now_ms;
 use crate::live::{Board, Observation};
 use crate::model_deployment::observe;
 use crate::model_deployment::observed::{Link, Live, Told};
@@ -307,8 +307,4 @@ impl Doors {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Door>> {
         self.by_pod.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn now_ms() -> i64 {
-    Timestamp::now().as_millisecond()
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crds::ModelDeployment;
 use crds::sprint_view::{ExamView, ScheduleView, SlotView, View};
 
+use crate::chain::now_ms;
 use crate::context::Book;
 use crate::facts::Facts;
 use crate::live::Board;
@@ -80,14 +81,6 @@ impl SprintView {
             slots,
         }
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a view is stamped where it is made")]
-fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn schedule(facts: &Facts, now_ms: i64) -> ScheduleView {

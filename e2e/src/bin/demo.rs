@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Parser;
+use crds::conditions::ConditionType;
 use crds::sprint_run::Cause;
 use crds::{GonkaHost, SprintRun};
 use e2e::args::Environment;
-use e2e::fleet::{control::Control, gpus, install, report, until};
+use e2e::fleet::conditions::holds;
+use e2e::fleet::product::{self, Programs};
+use e2e::fleet::{control::Control, objects, report, until};
 use e2e::harness::{Cluster, ClusterId, Machine, Options};
 use kube::api::{Api, ListParams};
 use serde_json::Value;
@@ -63,38 +66,26 @@ impl Steps {
 async fn run(args: Args) -> Result<()> {
     let steps = Steps(Instant::now());
     let target = args.environment.target();
-    let program = |name: &str| target.join("debug").join(name);
-    let ledger = target.join(&args.ledger);
-    // A ledger of an earlier demo would be verified instead of this one's.
-    if ledger.exists() {
-        std::fs::remove_dir_all(&ledger).context("the last demo's ledger cannot be removed")?;
-    }
+    let programs = Programs::find(&args.environment, &args.ledger)?;
 
     let options = Options::new(ClusterId::try_from(args.cluster)?);
     let cluster = Cluster::up(&args.environment, options, |step| steps.say(step)).await?;
-    let images =
-        ["operator", "node-agent", "gpu-device-plugin"].map(|name| target.join("images").join(format!("{name}.tar")));
-    cluster.load_images(&images).await?;
-    steps.say("images loaded");
-    gpus::install(&cluster).await?;
-    steps.say("8 simulated H200 on every node");
-    install::charts(&cluster).await?;
-    steps.say("charts installed, operator ready");
-
-    let network = install::network(&cluster, &program("network-simulator"), &args.scenario, &ledger).await?;
-    steps.say("the network makes blocks");
-    install::example(&cluster).await?;
+    let network = product::install(&cluster, &programs, &args.scenario, |step| steps.say(step)).await?;
+    objects::apply(&cluster, &objects::example(&cluster)?).await?;
     let client = cluster.client().await?;
     let host: Api<GonkaHost> = Api::namespaced(client.clone(), "gonka");
     until(
         "GonkaHost ours to be SprintReady",
         Duration::from_secs(120),
-        async || Ok(sprint_ready(&host.get("ours").await?)),
+        async || {
+            let status = host.get("ours").await?.status.unwrap_or_default();
+            Ok(holds(&status.conditions, ConditionType::SprintReady))
+        },
     )
     .await?;
     steps.say("three slots and a spare, rehearsed: SprintReady");
 
-    let sprint = program("kubectl-gonka");
+    let sprint = target.join("debug/kubectl-gonka");
     let limit = Duration::from_secs(args.limit_minutes * 60);
     follow(&cluster, &network.control, &sprint, limit, &steps).await?;
 
@@ -117,19 +108,6 @@ async fn run(args: Args) -> Result<()> {
     }
     ensure!(losses.is_empty() || !args.strict, "exams lost something");
     Ok(())
-}
-
-fn sprint_ready(host: &GonkaHost) -> std::result::Result<(), String> {
-    let conditions = host
-        .status
-        .as_ref()
-        .map(|status| status.conditions.as_slice())
-        .unwrap_or_default();
-    match conditions.iter().find(|condition| condition.type_ == "SprintReady") {
-        Some(condition) if condition.status == "True" => Ok(()),
-        Some(condition) => Err(format!("{}: {}", condition.reason, condition.message)),
-        None => Err("no status yet".to_owned()),
-    }
 }
 
 /// Shows the live view at each turn of the network until its story is over.

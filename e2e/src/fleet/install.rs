@@ -69,21 +69,3 @@ pub async fn network(cluster: &Cluster, program: &Path, scenario: &Path, ledger:
         ledger: ledger.to_owned(),
     })
 }
-
-/// Applies `examples/devnet.yaml` with the addresses of this cluster.
-pub async fn example(cluster: &Cluster) -> Result<()> {
-    let text = std::fs::read_to_string(repository().join("examples/devnet.yaml"))
-        .context("examples/devnet.yaml cannot be read")?;
-    let text = text.replace(
-        "10.101.0.3",
-        &cluster.options()?.id.address(Machine::Network).to_string(),
-    );
-    cluster
-        .kubectl_command()
-        .args(["apply", "-f", "-"])
-        .stdin_bytes(text)
-        .text()
-        .await
-        .context("the example was refused")?;
-    Ok(())
-}

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use crds::SprintRun;
-use e2e::fleet::until;
+use e2e::fleet::{ledger, until};
 use kube::api::{Api, ListParams};
-use serde_json::Value;
 
 use crate::world::{SLOTS, World};
 
@@ -16,32 +15,11 @@ pub type Counts = BTreeMap<i32, u64>;
 
 /// Waits for the end of the Sprint that starts at `start`, and reads what came of it.
 pub async fn counts(world: &World<'_>, start: i64) -> Result<Counts> {
-    until(
-        "the Sprint's place in the ledger",
-        Duration::from_secs(60),
-        async || {
-            let ledger = world.control.ledger().await?;
-            let exam = ledger["exams"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .find(|exam| exam["start_height"] == start);
-            Ok(exam
-                .map(of_exam)
-                .ok_or_else(|| format!("no exam of height {start} yet")))
-        },
-    )
-    .await?
-}
-
-fn of_exam(exam: &Value) -> Result<Counts> {
-    let hosts = exam["hosts"].as_array().context("no hosts")?;
-    let ours = hosts
-        .iter()
-        .find(|host| host["name"] == "ours")
-        .context("our host took no part")?;
+    let (_, end) = ledger::validation(&world.control.ledger().await?, start)?;
+    world.control.wait_height(end + 1, Duration::from_secs(60)).await?;
+    let ledger = world.control.ledger().await?;
     let mut counts = Counts::new();
-    for node in ours["nodes"].as_array().into_iter().flatten() {
+    for node in ledger::own_nodes(&ledger, start)? {
         let id = node["node_id"].as_str().unwrap_or_default();
         let slot = id
             .rsplit('-')

@@ -1,13 +1,15 @@
 //! The cluster, the charts, the network and the objects of the runner.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
+use crds::conditions::ConditionType;
 use crds::{GonkaHost, ModelDeployment};
 use e2e::args::Environment;
+use e2e::fleet::conditions::holds;
 use e2e::fleet::control::Control;
-use e2e::fleet::{evidence, gpus, install, objects, repository, until};
+use e2e::fleet::product::{self, Programs};
+use e2e::fleet::{evidence, objects, repository, until};
 use e2e::harness::{Cluster, ClusterId, Options};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
@@ -21,7 +23,6 @@ const CLUSTER: u8 = 4;
 pub const SLOTS: i32 = 3;
 /// Blocks before a Sprint in which nothing new is prepared.
 const AHEAD: i64 = 8;
-const IMAGES: [&str; 3] = ["operator", "node-agent", "gpu-device-plugin"];
 
 /// What the runner works with.
 pub struct World<'a> {
@@ -44,33 +45,14 @@ pub async fn with_world<F>(environment: &Environment, body: F) -> Result<()>
 where
     F: AsyncFnOnce(&World<'_>) -> Result<()>,
 {
-    let target = environment.target();
-    let images: Vec<PathBuf> = IMAGES
-        .iter()
-        .map(|name| target.join("images").join(format!("{name}.tar")))
-        .collect();
-    for file in &images {
-        ensure!(
-            file.is_file(),
-            "{} is not there; run ci/images.sh first",
-            file.display()
-        );
-    }
-    let ledger = target.join("e2e-moments");
-    if ledger.exists() {
-        std::fs::remove_dir_all(&ledger).context("the last run's ledger cannot be removed")?;
-    }
+    let programs = Programs::find(environment, "e2e-moments")?;
     let started = Instant::now();
     let options = Options::new(ClusterId::try_from(CLUSTER)?);
     Cluster::with_cluster(environment, options, async |cluster| {
         let mut control = None;
         let told = Box::pin(async {
-            cluster.load_images(&images).await?;
-            gpus::install(cluster).await?;
-            install::charts(cluster).await?;
             let scenario = repository().join("e2e/network-simulator/scenarios/moments.yaml");
-            let program = target.join("debug/network-simulator");
-            let network = install::network(cluster, &program, &scenario, &ledger).await?;
+            let network = product::install(cluster, &programs, &scenario, |_| ()).await?;
             control = Some(network.control.clone());
             let world = World {
                 cluster,
@@ -121,13 +103,8 @@ impl World<'_> {
             "GonkaHost ours to be SprintReady",
             Duration::from_secs(120),
             async || {
-                let host = hosts.get("ours").await?;
-                let conditions = host.status.map(|status| status.conditions).unwrap_or_default();
-                Ok(match conditions.iter().find(|known| known.type_ == "SprintReady") {
-                    Some(known) if known.status == "True" => Ok(()),
-                    Some(known) => Err(format!("{}: {}", known.reason, known.message)),
-                    None => Err("no status yet".to_owned()),
-                })
+                let status = hosts.get("ours").await?.status.unwrap_or_default();
+                Ok(holds(&status.conditions, ConditionType::SprintReady).map(drop))
             },
         )
         .await

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use crds::SprintRun;
 use crds::sprint_run::{Cause, SlotRecord};
-use e2e::fleet::until;
+use e2e::fleet::{ledger, until};
 use e2e::harness::cluster::Target;
 use e2e::harness::{Cluster, How, Machine};
 use kube::api::{Api, ListParams};
@@ -48,19 +48,11 @@ impl Sprint {
     async fn ahead(world: &World<'_>, epoch: i64) -> Result<Self> {
         let start = world.sprint(epoch).await?;
         let ledger = world.control.ledger().await?;
-        let length = |name: &str| {
-            let value = &ledger["parameters"]["epoch_params"][name];
-            value
-                .as_i64()
-                .or_else(|| value.as_str()?.parse().ok())
-                .with_context(|| format!("the network does not say its {name}"))
-        };
-        let validation_start =
-            start + length("poc_stage_duration")? + length("poc_exchange_duration")? + length("poc_validation_delay")?;
+        let (validation_start, validation_end) = ledger::validation(&ledger, start)?;
         Ok(Self {
             start,
             validation_start,
-            validation_end: validation_start + length("poc_validation_duration")?,
+            validation_end,
             lives: world.slot_lives().await?,
             delivered: BTreeMap::new(),
         })
@@ -70,22 +62,8 @@ impl Sprint {
     async fn read(&mut self, world: &World<'_>) -> Result<()> {
         world.height(self.validation_end + 1).await?;
         let ledger = world.control.ledger().await?;
-        let exam = ledger["exams"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(|exam| exam["start_height"] == self.start)
-            .with_context(|| format!("the ledger has no exam of height {}", self.start))?;
-        let ours = exam["hosts"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(|host| host["name"] == "ours")
-            .context("our host took no part")?;
-        self.delivered = ours["nodes"]
-            .as_array()
-            .into_iter()
-            .flatten()
+        self.delivered = ledger::own_nodes(&ledger, self.start)?
+            .iter()
             .map(delivered)
             .collect::<Result<_>>()?;
         ensure!(

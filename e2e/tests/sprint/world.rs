@@ -1,15 +1,15 @@
 //! The cluster, the charts, the network and the objects of these tests; taken away again however they end.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use crds::conditions::{ConditionStatus, ConditionType, Reason};
 use crds::{GonkaHost, ModelDeployment, SprintSchedule};
 use e2e::args::Environment;
 use e2e::fleet::conditions::says;
 use e2e::fleet::control::Control;
-use e2e::fleet::{evidence, gpus, install, objects, repository};
+use e2e::fleet::product::{self, Programs};
+use e2e::fleet::{evidence, ledger, objects, repository};
 use e2e::harness::{Cluster, ClusterId, Options};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -26,7 +26,6 @@ pub const SLOTS: usize = 3;
 const NONCES_PER_SECOND: i32 = 5;
 /// DAPI's port for callbacks of slots.
 const CALLBACKS: u16 = 9100;
-const IMAGES: [&str; 3] = ["operator", "node-agent", "gpu-device-plugin"];
 
 /// What the tests work with.
 pub struct World<'a> {
@@ -44,7 +43,7 @@ pub async fn with_world<F>(environment: &Environment, body: F) -> Result<()>
 where
     F: AsyncFnOnce(&World<'_>) -> Result<()>,
 {
-    let programs = Programs::of(environment)?;
+    let programs = Programs::find(environment, "e2e-sprint")?;
     let started = Instant::now();
     let options = Options::new(ClusterId::try_from(CLUSTER)?);
     Cluster::with_cluster(environment, options, async |cluster| {
@@ -64,55 +63,15 @@ where
     .await
 }
 
-/// What must have been built before.
-struct Programs {
-    images: Vec<PathBuf>,
-    simulator: PathBuf,
-    ledger: PathBuf,
-}
-
-impl Programs {
-    fn of(environment: &Environment) -> Result<Self> {
-        let target = environment.target();
-        let programs = Self {
-            images: IMAGES
-                .iter()
-                .map(|name| target.join("images").join(format!("{name}.tar")))
-                .collect(),
-            simulator: target.join("debug/network-simulator"),
-            ledger: target.join("e2e-sprint"),
-        };
-        for file in programs.images.iter().chain([&programs.simulator]) {
-            ensure!(
-                file.is_file(),
-                "{} is not there; run ci/images.sh first",
-                file.display()
-            );
-        }
-        // A ledger of an earlier run must not be taken for this one's.
-        if programs.ledger.exists() {
-            std::fs::remove_dir_all(&programs.ledger).context("the last run's ledger cannot be removed")?;
-        }
-        Ok(programs)
-    }
-}
-
 async fn bring_up<'a>(cluster: &'a Cluster, programs: &Programs, started: Instant) -> Result<World<'a>> {
     let say = |text: &str| eprintln!("{:6.1} s  {text}", started.elapsed().as_secs_f64());
     say("cluster up");
-    let client = cluster.client().await?;
-    cluster.load_images(&programs.images).await?;
-    gpus::install(cluster).await?;
-    say("8 simulated H200 on every node");
-    install::charts(cluster).await?;
-    say("charts installed, operator ready");
     let scenario = repository().join("e2e/network-simulator/scenarios/sprint.yaml");
-    let network = install::network(cluster, &programs.simulator, &scenario, &programs.ledger).await?;
+    let network = product::install(cluster, programs, &scenario, say).await?;
     objects::apply(cluster, &fleet(cluster)?).await?;
-    say("network and fleet begin");
     Ok(World {
         cluster,
-        client,
+        client: cluster.client().await?,
         control: network.control,
         started,
     })
@@ -218,13 +177,7 @@ impl World<'_> {
     /// First height of the Sprint of an epoch, by the scenario's parameters.
     pub async fn sprint(&self, epoch: i64) -> Result<i64> {
         let ledger = self.control.ledger().await?;
-        let parameter = |name: &str| {
-            let value = &ledger["parameters"]["epoch_params"][name];
-            value
-                .as_i64()
-                .or_else(|| value.as_str()?.parse().ok())
-                .with_context(|| format!("the network does not say its {name}"))
-        };
+        let parameter = |name: &str| ledger::parameter(&ledger, name);
         Ok(epoch * parameter("epoch_length")? - parameter("epoch_shift")?)
     }
 

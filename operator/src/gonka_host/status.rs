@@ -5,15 +5,13 @@ use std::collections::BTreeMap;
 use crds::conditions::{ConditionStatus, ConditionType, Reason};
 use crds::gonka_host::{Claim, ClaimState, ExamSummary, ManagementPolicy};
 use crds::{GonkaHost, GonkaHostStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::Timestamp;
 
 use super::observed::Observed;
 use super::plan::{Plan, holds_still};
 use super::readiness;
 use super::slots;
 use super::validate::Problem;
-use crate::conditions::Conditions;
+use crate::conditions::{Conditions, whole_seconds};
 use crate::dapi::CheckStatus;
 
 /// Longest message of a condition.
@@ -50,7 +48,11 @@ pub fn status(observed: &Observed, plan: Option<&Plan>, stranger: Option<&str>) 
     money(observed, &status, &mut conditions);
     progress(observed, plan, stranger, &mut conditions);
     readiness::set(observed, plan, &mut conditions);
-    status.conditions = conditions.render(observed.host.metadata.generation, &now(observed), &previous.conditions);
+    status.conditions = conditions.render(
+        observed.host.metadata.generation,
+        &whole_seconds(observed.now_ms),
+        &previous.conditions,
+    );
     status
 }
 
@@ -80,8 +82,12 @@ pub fn rejected(observed: &Observed, problems: &[Problem]) -> GonkaHostStatus {
         "the spec must be changed",
     );
     let generation = observed.host.metadata.generation;
-    let mut rendered = conditions.render(generation, &now(observed), &status.conditions);
-    let mut all = Conditions::unknown(&GonkaHost::CONDITIONS).render(generation, &now(observed), &status.conditions);
+    let mut rendered = conditions.render(generation, &whole_seconds(observed.now_ms), &status.conditions);
+    let mut all = Conditions::unknown(&GonkaHost::CONDITIONS).render(
+        generation,
+        &whole_seconds(observed.now_ms),
+        &status.conditions,
+    );
     for condition in &mut all {
         let before = status.conditions.iter().find(|other| other.type_ == condition.type_);
         if let Some(newer) = rendered.iter_mut().find(|other| other.type_ == condition.type_) {
@@ -109,7 +115,7 @@ pub fn refused(observed: &Observed, status: &mut GonkaHostStatus, failure: &str)
         Reason::ApplyFailed,
         "DAPI refused a write; see NetworkNodeSynced",
     );
-    for condition in conditions.render(status.observed_generation, &now(observed), previous) {
+    for condition in conditions.render(status.observed_generation, &whole_seconds(observed.now_ms), previous) {
         if let Some(there) = status
             .conditions
             .iter_mut()
@@ -118,14 +124,6 @@ pub fn refused(observed: &Observed, status: &mut GonkaHostStatus, failure: &str)
             *there = condition;
         }
     }
-}
-
-fn now(observed: &Observed) -> Time {
-    // Milliseconds of a wall clock are within jiff's range of years ±9999.
-    Time(
-        Timestamp::from_millisecond(observed.now_ms - observed.now_ms.rem_euclid(1000))
-            .unwrap_or(Timestamp::UNIX_EPOCH),
-    )
 }
 
 /// Items joined by `; `, cut with a count of the rest.

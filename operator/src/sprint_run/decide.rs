@@ -8,15 +8,13 @@ use crds::conditions::{ConditionStatus, ConditionType, Reason};
 use crds::references::{ExamKind, UidReference};
 use crds::sprint_run::{Cause, Gate, GateResult, GateVerdict, SlotRecord, Takeover, Totals, Votes};
 use crds::{SprintRun, SprintRunSpec, SprintRunStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::cause;
 use super::examined::Phase;
 use super::observed::{Evidence, Observed, Watched};
 use super::record;
-use crate::conditions::Conditions;
+use crate::conditions::{Conditions, whole_seconds};
 
 /// Longest evidence text.
 const MAX_EVIDENCE: usize = 2000;
@@ -62,7 +60,7 @@ pub fn decide(observed: &Observed) -> Desired {
     let mut status = status(observed, &slots);
     let closing = closes(observed, &status);
     if closing {
-        status.sealed_time = Some(now(observed));
+        status.sealed_time = Some(whole_seconds(observed.now_ms));
     }
     conditions(observed, &mut status);
     let before = observed.run.as_ref().and_then(|run| run.status.as_ref());
@@ -90,10 +88,6 @@ fn is_complete(observed: &Observed) -> bool {
     let evidence = &observed.evidence;
     let weighed = observed.phase < Phase::Weighed || evidence.weight.value.flatten().is_some();
     evidence.failures().is_empty() && evidence.commits.value.is_some() && weighed && observed.phase < Phase::Settled
-}
-
-fn now(observed: &Observed) -> Time {
-    Time(Timestamp::from_second(observed.now_ms.div_euclid(1000)).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
 fn status(observed: &Observed, slots: &[SlotRecord]) -> SprintRunStatus {
@@ -269,5 +263,5 @@ fn conditions(observed: &Observed, status: &mut SprintRunStatus) {
         .and_then(|run| run.metadata.generation)
         .or(Some(1));
     status.observed_generation = generation;
-    status.conditions = conditions.render(generation, &now(observed), previous);
+    status.conditions = conditions.render(generation, &whole_seconds(observed.now_ms), previous);
 }

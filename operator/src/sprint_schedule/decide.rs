@@ -2,13 +2,12 @@
 
 use crds::SprintSchedule;
 use crds::sprint_schedule::SprintScheduleStatus;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::Timestamp;
 
 use super::observe::{Invalid, Observed};
 use super::status::{desired, steady};
 use super::validate::reasons;
 use crate::change::{Change, Object};
+use crate::conditions::whole_seconds;
 
 /// Time between writes while nothing but estimates and words change.
 const QUIET_MILLIS: i64 = 60_000;
@@ -18,13 +17,13 @@ pub fn decide(observed: &Observed) -> Vec<Change> {
     let (object, reasons) = match (&observed.object, &observed.invalid) {
         (Some(object), _) => (object.clone(), reasons(&object.spec)),
         (None, Some(invalid)) => (
-            placeholder(invalid, observed.previous.clone()),
+            stand_in(invalid, observed.previous.clone()),
             vec![format!("the object cannot be understood: {}", invalid.error)],
         ),
         (None, None) => return Vec::new(),
     };
     let before = ours(object.status.clone().unwrap_or_default());
-    let now = time(observed.now_ms);
+    let now = whole_seconds(observed.now_ms);
     let after = desired(&object, &observed.facts, &reasons, observed.now_ms, &now);
     let after = ours(steady(&before, after, observed.now_ms));
     let quiet = observed
@@ -37,7 +36,7 @@ pub fn decide(observed: &Observed) -> Vec<Change> {
 }
 
 /// An object that cannot be understood still has a name, a generation and what was written last.
-fn placeholder(invalid: &Invalid, previous: Option<SprintScheduleStatus>) -> SprintSchedule {
+fn stand_in(invalid: &Invalid, previous: Option<SprintScheduleStatus>) -> SprintSchedule {
     let mut object = SprintSchedule::new(&invalid.name, crds::SprintScheduleSpec::default());
     object.metadata.generation = invalid.generation;
     object.status = previous;
@@ -50,11 +49,6 @@ fn ours(mut status: SprintScheduleStatus) -> SprintScheduleStatus {
     status.conditions.retain(|condition| types.contains(&condition.type_));
     status.conditions.sort_by(|one, other| one.type_.cmp(&other.type_));
     status
-}
-
-/// Seconds, as Kubernetes keeps them.
-pub(super) fn time(millis: i64) -> Time {
-    Time(Timestamp::from_second(millis.div_euclid(1000)).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
 /// The status without what only drifts: a difference here is a transition.

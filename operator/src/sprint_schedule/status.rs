@@ -8,8 +8,7 @@ use crds::references::Window;
 use crds::sprint_schedule::{ActiveExam, EndpointState, EndpointStatus, SprintScheduleStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::decide::time;
-use crate::conditions::Conditions;
+use crate::conditions::{Conditions, whole_seconds};
 use crate::facts::{EndpointFact, Facts};
 
 /// The status as facts have it now.
@@ -36,12 +35,12 @@ pub fn desired(
         poc_start_height: heights.map(|heights| heights.poc_start_height),
         next_poc_start_height: heights.map(|heights| heights.next_poc_start_height),
         stage_heights: facts.heights.clone(),
-        next_sprint_time: next_sprint.map(|prediction| time(prediction.time_ms)),
+        next_sprint_time: next_sprint.map(|prediction| whole_seconds(prediction.time_ms)),
         next_sprint_error_seconds: next_sprint.map(|prediction| (prediction.error_ms + 999) / 1000),
         block_millis: (pace.block_millis > 0.0).then(|| pace.block_millis.round() as i64),
         block_spread_millis: (pace.block_millis > 0.0).then(|| pace.spread_millis.round() as i64),
         green_until_height: facts.green_until_height,
-        next_green_time: next_green.map(|prediction| time(prediction.time_ms)),
+        next_green_time: next_green.map(|prediction| whole_seconds(prediction.time_ms)),
         parameters: facts.parameters.clone(),
         parameters_hash: Some(facts.parameters_hash.clone()).filter(|hash| !hash.is_empty()),
         active_exam: facts.exam.as_ref().filter(|_| known).map(|exam| ActiveExam {
@@ -62,7 +61,7 @@ fn endpoint(fact: &EndpointFact) -> EndpointStatus {
         name: fact.name.clone(),
         state: fact.state,
         message: Some(fact.message.clone()).filter(|message| !message.is_empty()),
-        since_time: (fact.since_ms > 0).then(|| time(fact.since_ms)),
+        since_time: (fact.since_ms > 0).then(|| whole_seconds(fact.since_ms)),
     }
 }
 

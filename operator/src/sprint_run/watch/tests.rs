@@ -128,14 +128,37 @@ fn report(board: &Board, pod: &str, node: &str, started_ms: i64, generated: u64)
 const NODE: &str = "a1b2c3-qwen-0";
 const START_MS: i64 = 1_145_000;
 
+/// A host with its deployment.
+struct World {
+    host: GonkaHost,
+    deployment: ModelDeployment,
+    margins: Margins,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            host: host(),
+            deployment: deployment(),
+            margins: Margins::default(),
+        }
+    }
+}
+
+impl World {
+    fn seen(&self) -> Seen<'_> {
+        Seen {
+            host: &self.host,
+            deployments: vec![&self.deployment],
+            margins: &self.margins,
+            install_id: "a1b2c3",
+        }
+    }
+}
+
 fn follow_all(notes: &mut Notes, board: &Board, heights: impl IntoIterator<Item = i64>) {
-    let (host, deployment, margins) = (host(), deployment(), Margins::default());
-    let seen = Seen {
-        host: &host,
-        deployments: vec![&deployment],
-        margins: &margins,
-        install_id: "a1b2c3",
-    };
+    let world = World::default();
+    let seen = world.seen();
     for height in heights {
         follow(notes, &seen, &facts(height), board, START_MS);
     }
@@ -206,13 +229,8 @@ fn a_takeover_belongs_to_the_exam_it_happens_in() {
 
 #[test]
 fn a_late_watcher_waits_for_slots_to_answer_before_it_holds_one_for_idle() {
-    let (host, deployment, margins) = (host(), deployment(), Margins::default());
-    let seen = Seen {
-        host: &host,
-        deployments: vec![&deployment],
-        margins: &margins,
-        install_id: "a1b2c3",
-    };
+    let world = World::default();
+    let seen = world.seen();
     let (mut notes, board) = (Notes::default(), Board::default());
     follow_all(&mut notes, &board, [150]);
     assert!(only(&notes).watched.slots.is_empty());
@@ -235,13 +253,8 @@ fn a_late_watcher_waits_for_slots_to_answer_before_it_holds_one_for_idle() {
 
 #[test]
 fn slots_tell_a_new_leader_of_an_exam_that_nobody_followed() {
-    let (host, deployment, margins) = (host(), deployment(), Margins::default());
-    let seen = Seen {
-        host: &host,
-        deployments: vec![&deployment],
-        margins: &margins,
-        install_id: "a1b2c3",
-    };
+    let world = World::default();
+    let seen = world.seen();
     let mut opened = Notes::default();
     follow_all(&mut opened, &Board::default(), [145]);
     let mut note = Note {
