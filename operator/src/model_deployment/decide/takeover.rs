@@ -8,6 +8,9 @@ use super::world::{Assignment, Health, World};
 use crate::facts::Facts;
 use crate::model_deployment::observed::{Link, Machine, PodSeen};
 
+/// How long a pod may be silent in an exam: a restart of `serve` or of its container takes less.
+const SILENT_MILLIS: i64 = 3_000;
+
 /// Why a slot changes hands, or its slice is rewritten.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, strum::Display, strum::IntoStaticStr)]
 pub enum Cause {
@@ -23,6 +26,8 @@ pub enum Cause {
     PodLeaving,
     /// The pod is silent and its machine, or it itself, is down.
     NodeLost,
+    /// The exam runs and the pod fell silent, while most others answer.
+    FellSilent,
     /// A GPU of the machine must not be examined.
     GpuFinding,
     /// The exam runs and the pod has no nonce.
@@ -64,7 +69,9 @@ impl Cause {
             | Self::ScaledDown
             | Self::Fenced => Need::Answering,
             Self::NodeLost => Need::Loaded,
-            Self::GpuFinding | Self::NoFirstNonce | Self::NotLoaded | Self::Excluded => Need::Rehearsed,
+            Self::FellSilent | Self::GpuFinding | Self::NoFirstNonce | Self::NotLoaded | Self::Excluded => {
+                Need::Rehearsed
+            }
             Self::Rollout => Need::RehearsedRevision,
         }
     }
@@ -100,6 +107,9 @@ pub fn cause(world: &World<'_>, slot: i32, assignment: &Assignment) -> Option<Ca
         Health::Lost => return Some(Cause::NodeLost),
         Health::Usable | Health::Starting => {}
     }
+    if fell_silent(world, slot, assignment, pod) {
+        return Some(Cause::FellSilent);
+    }
     if world.gpu_finding(pod) {
         return Some(Cause::GpuFinding);
     }
@@ -115,22 +125,37 @@ pub fn cause(world: &World<'_>, slot: i32, assignment: &Assignment) -> Option<Ca
     (!world.seen.deployment.spec.rollout.paused && pod.revision != world.revision).then_some(Cause::Rollout)
 }
 
-/// An exam runs for longer than the margin, a start was asked for, and no pod of this slot has a nonce. Once per exam.
+/// When the exam began, if this slot is examined in it and has not moved in it yet: an exam moves a slot once.
+fn examined_since(world: &World<'_>, slot: i32, assignment: &Assignment) -> Option<i64> {
+    let started_ms = world.exam.as_ref()?.started_ms?;
+    let unmoved = assignment.assigned_ms < started_ms;
+    // A preserved slot has no round to go on with.
+    (unmoved && handoff::running(world, slot).is_some()).then_some(started_ms)
+}
+
+/// An exam runs for longer than the margin, a start was asked for, and no pod of this slot has a nonce.
 fn first_nonce_is_overdue(world: &World<'_>, slot: i32, assignment: &Assignment) -> bool {
-    let (Some(exam), Some(schedule)) = (&world.exam, &world.seen.schedule) else {
+    let (Some(started_ms), Some(schedule)) = (examined_since(world, slot, assignment), &world.seen.schedule) else {
         return false;
     };
-    let Some(started_ms) = exam.started_ms else {
-        return false;
-    };
-    let node_id = world.seen.node_id(slot);
-    let rounds = world.seen.rounds.get(&node_id).map(Vec::as_slice).unwrap_or_default();
+    let rounds = world.seen.rounds.get(&world.seen.node_id(slot));
     let margin = i64::from(schedule.margins.first_nonce_seconds) * 1000;
-    world.seen.now_ms - started_ms >= margin
-        && assignment.assigned_ms < started_ms
-        && !exam.preserved.contains(&node_id)
-        && rounds.iter().all(|round| round.first_nonce_ms == 0)
-        && handoff::running(world, slot).is_some()
+    world.seen.now_ms - started_ms >= margin && rounds.into_iter().flatten().all(|round| round.first_nonce_ms == 0)
+}
+
+/// In an exam nobody waits for the kubelet's lease to run out. Should the pod only be out of our sight and still deliver,
+/// what the spare computes counts for nothing and costs nothing. Most others must answer: else it is we who are cut off.
+fn fell_silent(world: &World<'_>, slot: i32, assignment: &Assignment, pod: &PodSeen) -> bool {
+    let silent = |pod: &PodSeen| world.live(pod).filter(|live| live.link == Link::Broken);
+    let Some(live) = silent(pod) else {
+        return false;
+    };
+    let others = || world.seen.pods.values().filter(|other| other.uid != pod.uid);
+    let heard = others().filter(|other| world.connected(other)).count();
+    let unheard = others().filter(|other| silent(other).is_some()).count();
+    world.seen.now_ms - live.since_ms >= SILENT_MILLIS
+        && heard > unheard
+        && examined_since(world, slot, assignment).is_some()
 }
 
 /// Between T − coldLoadSeconds and the Sprint, a pod that answers and says that its model is not loaded.
