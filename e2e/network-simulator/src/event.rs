@@ -54,6 +54,8 @@ pub enum Timer {
         exam: u64,
     },
     Command(Box<Command>),
+    /// A block out of its turn.
+    Block,
     /// A fault of limited duration ends.
     Undo(Box<Command>),
 }

@@ -14,7 +14,7 @@ use crate::{
 pub fn step(net: &mut Network, now_ms: u64, event: Event) -> Vec<Effect> {
     net.now_ms = net.now_ms.max(now_ms);
     match event {
-        Event::Block => chain::on_block(net),
+        Event::Block | Event::Timer(Timer::Block) => chain::on_block(net),
         Event::Timer(Timer::Commit { exam }) => on_commit_interval(net, exam),
         Event::Timer(Timer::Produce { exam }) => rivals::on_produce(net, exam),
         Event::Timer(Timer::Dispatch { exam }) => validation::dispatch(net, exam),

@@ -14,6 +14,9 @@ use crate::{
 /// Most commands that are remembered for people to look at.
 const MAX_REMEMBERED: usize = 1000;
 
+/// Blocks of a burst unless it says how many.
+const BURST_BLOCKS: u32 = 2;
+
 /// A restart takes so long unless the verb says `for`.
 const RESTART_BLOCKS: i64 = 2;
 
@@ -81,6 +84,7 @@ pub fn undo(net: &mut Network, command: &Command) -> Vec<Effect> {
                     Verb::Stop
                     | Verb::Start
                     | Verb::Restart
+                    | Verb::Burst
                     | Verb::TriggerConfirmation
                     | Verb::VoteInvalid
                     | Verb::LoseDatabase => {}
@@ -128,6 +132,14 @@ fn on_chain(net: &mut Network, verb: Verb, arguments: &Arguments) -> Result<Vec<
         Verb::Start => None,
         Verb::Stop | Verb::Stall => Some(net.height()),
         Verb::HaltAt => arguments.height,
+        Verb::Burst => {
+            let block = || Effect::After {
+                ms: 0,
+                timer: Timer::Block,
+            };
+            let blocks = arguments.blocks.unwrap_or(BURST_BLOCKS);
+            return Ok((0..blocks).map(|_| block()).collect());
+        }
         _ => return Err(format!("{verb} does not work on the chain as a whole")),
     };
     Ok(Vec::new())
@@ -136,6 +148,7 @@ fn on_chain(net: &mut Network, verb: Verb, arguments: &Arguments) -> Result<Vec<
 fn on_ports(net: &mut Network, verb: Verb, arguments: &Arguments, ports: &[Port]) -> Result<Vec<Effect>, String> {
     let height = net.height();
     match verb {
+        Verb::Burst => return Err("burst works on the chain as a whole only".to_owned()),
         Verb::Stop | Verb::Restart => return Ok(stop(net, ports)),
         Verb::Start => {
             let effects = start(net, ports);
@@ -173,6 +186,7 @@ fn set(fault: &mut PortFault, verb: Verb, arguments: &Arguments, height: i64) {
         Verb::Stop
         | Verb::Start
         | Verb::Restart
+        | Verb::Burst
         | Verb::TriggerConfirmation
         | Verb::VoteInvalid
         | Verb::LoseDatabase => {}

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use strum::{AsRefStr, Display, EnumString, VariantNames};
 
+/// Most blocks made at once.
+const MAX_BURST: u32 = 100;
+
 /// What can be done to the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Display, AsRefStr, EnumString, VariantNames)]
 #[serde(rename_all = "camelCase")]
@@ -23,8 +26,10 @@ pub enum Verb {
     Answer,
     /// Serve other blocks than the rest of the network from the next height on.
     Fork,
-    /// See no block above `height`.
+    /// See no block above `height`; below the newest one the height goes back.
     HaltAt,
+    /// Make so many `blocks` at once (two unless given).
+    Burst,
     /// Replace `field` by `value` wherever it occurs in an answer.
     Lie,
     /// Shift every time by `ms`.
@@ -53,6 +58,8 @@ pub struct Arguments {
     pub status: Option<u16>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub height: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -89,6 +96,10 @@ impl Arguments {
             Verb::HaltAt => needs(
                 self.height.is_some_and(|height| height > 0),
                 "height: must be given, above 0",
+            ),
+            Verb::Burst => needs(
+                self.blocks.is_none_or(|blocks| (1..=MAX_BURST).contains(&blocks)),
+                "blocks: must be 1 to 100",
             ),
             Verb::Lie => needs(
                 self.field.is_some() && self.value.is_some(),

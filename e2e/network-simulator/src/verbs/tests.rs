@@ -107,3 +107,24 @@ fn a_standing_chain_makes_no_blocks_until_it_is_started() {
     step(&mut net, 0, crate::event::Event::Block);
     assert_eq!(net.height(), 5);
 }
+
+#[test]
+fn a_burst_makes_blocks_at_once_but_not_on_a_standing_chain() {
+    let mut net = testing::network();
+    testing::run_to(&mut net, 3);
+    let burst = command(Verb::Burst, json!({"target": "chain", "blocks": 3}));
+    let play = |net: &mut Network| {
+        for effect in apply(net, &burst).expect("applies") {
+            let Effect::After { ms: 0, timer } = effect else {
+                panic!("a burst waits for nothing: {effect:?}")
+            };
+            step(net, 0, crate::event::Event::Timer(timer));
+        }
+        net.height()
+    };
+    assert_eq!(play(&mut net), 6);
+    apply(&mut net, &command(Verb::Stop, json!({"target": "chain"}))).expect("applies");
+    assert_eq!(play(&mut net), 6);
+    let refused = apply(&mut net, &command(Verb::Burst, json!({"target": "rpc/1"}))).expect_err("refused");
+    assert!(refused.contains("chain as a whole"), "{refused}");
+}
