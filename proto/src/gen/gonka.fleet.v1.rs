@@ -694,6 +694,10 @@ pub struct RoundProgress {
     /// The request the round was started with.
     #[prost(message, optional, tag = "12")]
     pub request: ::core::option::Option<StartRequest>,
+    /// Of `generated`, those whose artifact existed before the exam's generation ended (the block from which DAPI takes none), by
+    /// FleetSignal's height or where that should be by now. Equal to `generated` while the end has not been reached or is not known.
+    #[prost(uint64, tag = "13")]
+    pub generated_in_time: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RehearseRequest {

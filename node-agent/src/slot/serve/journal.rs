@@ -188,7 +188,11 @@ fn without_artifacts(record: &Record) -> Option<Record> {
             count: *count,
             artifacts: Vec::new(),
         }),
-        Record::Started { .. } | Record::Answered { .. } | Record::Sent { .. } | Record::Ended { .. } => None,
+        Record::Started { .. }
+        | Record::Answered { .. }
+        | Record::Sent { .. }
+        | Record::StageEnd { .. }
+        | Record::Ended { .. } => None,
     }
 }
 

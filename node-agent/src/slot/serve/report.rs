@@ -106,6 +106,7 @@ pub fn progress(round: &Round, now_ms: i64) -> RoundProgress {
             .collect(),
         nonces_per_second_milli: round.meter.per_second_milli(now_ms),
         request: Some(round.request.clone().into()),
+        generated_in_time: round.generated_in_time(),
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Round {
     pub first_callback_ms: i64,
     /// Artifacts the engines delivered.
     pub generated: u64,
+    /// Artifacts delivered when generation ended on the chain; none while it has not, or nobody told.
+    pub in_time: Option<u64>,
     /// Artifacts DAPI took.
     pub accepted: u64,
     /// Artifacts DAPI refused, and those that were dropped.
@@ -76,6 +78,7 @@ impl Round {
             first_nonce_ms: 0,
             first_callback_ms: 0,
             generated: 0,
+            in_time: None,
             accepted: 0,
             refused: 0,
             end: None,
@@ -116,6 +119,10 @@ impl Round {
                     self.first_callback_ms = *at;
                 }
             }
+            Record::StageEnd { reached: true, .. } => {
+                self.in_time.get_or_insert(self.generated);
+            }
+            Record::StageEnd { reached: false, .. } => self.in_time = None,
             Record::Ended { at, end } => {
                 self.end = Some(*end);
                 self.ended_ms = *at;
@@ -140,6 +147,11 @@ impl Round {
             nonce: *nonce,
             vector_b64: vector_b64.clone(),
         }));
+    }
+
+    /// Artifacts that existed before generation ended on the chain, as far as that is known.
+    pub fn generated_in_time(&self) -> u64 {
+        self.in_time.unwrap_or(self.generated)
     }
 
     /// Whether its engines should compute.

@@ -216,6 +216,11 @@ impl State {
         if !self.is_active(id) {
             return;
         }
+        let confirmed = self.signal.as_ref().filter(|view| view.confirmed);
+        let height = confirmed.map(|view| view.expected_height(now_ms));
+        if self.active().is_some_and(|round| ending::is_over(round.ends, height)) {
+            self.note_stage_end(true, now_ms);
+        }
         if batch.rejected_non_finite > 0 {
             tracing::warn!(
                 group,
@@ -273,13 +278,21 @@ impl State {
 
     /// Takes in a frame's view; a round under way learns its stage from it.
     pub fn take_view(&mut self, view: View) {
-        let newest = self.rounds.back_mut().filter(|round| round.is_active());
-        if let Some(round) = newest
-            && let Some(ends) = ending::ends_of(&round.request, &view)
-        {
-            round.ends = Some(ends);
+        if let Some(round) = self.rounds.back_mut().filter(|round| round.is_active()) {
+            round.ends = ending::ends_of(&round.request, &view).or(round.ends);
+            if round.ends.is_some() && view.confirmed {
+                let is_over = ending::is_over(round.ends, Some(view.height));
+                self.note_stage_end(is_over, view.seen_ms);
+            }
         }
         self.signal = Some(view);
+    }
+
+    /// Notes whether generation is over on the chain, when that is news.
+    fn note_stage_end(&mut self, reached: bool, now_ms: i64) {
+        if self.active().is_some_and(|round| round.in_time.is_some() != reached) {
+            self.note(&Record::StageEnd { at: now_ms, reached });
+        }
     }
 
     /// Time between two callbacks, at present.

@@ -62,6 +62,13 @@ pub enum Record {
         /// Refused.
         refused: u64,
     },
+    /// Generation of its exam is over on the chain, or is not after all: the height that said so was a guess.
+    StageEnd {
+        /// Unix milliseconds.
+        at: i64,
+        /// Whether it is over.
+        reached: bool,
+    },
     /// It ended.
     Ended {
         /// Unix milliseconds.
@@ -166,6 +173,7 @@ mod tests {
                 accepted,
                 refused
             }),
+            (any::<i64>(), any::<bool>()).prop_map(|(at, reached)| Record::StageEnd { at, reached }),
             any::<i64>().prop_map(|at| Record::Ended { at, end: End::Stopped }),
         ]
     }

@@ -9,10 +9,11 @@ use crate::slot::serve::{
         record::{End, Record},
     },
     memory::{Assignment, EngineLives, Memory},
-    round::tests::request,
+    round::{Round, tests::request},
+    signal,
     state::Group,
 };
-use proto::v1::PrepareRequest;
+use proto::v1::{ArtifactBatch, Frame, PrepareRequest, StageHeights};
 use std::collections::VecDeque;
 
 fn config() -> Config {
@@ -190,4 +191,77 @@ fn a_round_nobody_stopped_ends_with_the_stage() {
     assert!(state.tick(10_000, 21_000));
     assert_eq!(state.newest().and_then(|round| round.end), Some(End::StoppedBySelf));
     assert!(!state.tick(10_000, 21_200), "once");
+}
+
+/// A frame of the exam's chain, taken in.
+fn hear(state: &mut State, height: i64, now_ms: i64) {
+    let frame = Frame {
+        height,
+        block_hash: height.to_string(),
+        heights: Some(StageHeights {
+            poc_start: 145,
+            generation_end: 157,
+            validation_start: 160,
+            ..StageHeights::default()
+        }),
+        ..Frame::default()
+    };
+    let view = signal::accept(state.signal.as_ref(), frame, "", now_ms).unwrap();
+    state.take_view(view);
+}
+
+/// Two artifacts more of group 0.
+fn compute(state: &mut State, now_ms: i64) {
+    let round = state.active().unwrap();
+    let (id, next) = (round.id, round.next[0]);
+    let batch = ArtifactBatch {
+        artifacts: vec![Artifact::default(), Artifact::default()],
+        next_index: next + 2,
+        ..ArtifactBatch::default()
+    };
+    state.take_batch(id, 0, batch, now_ms);
+}
+
+fn counts(state: &State) -> (u64, u64) {
+    let round = progress(state.newest().unwrap(), 0);
+    (round.generated, round.generated_in_time)
+}
+
+#[test]
+fn what_is_computed_after_generation_ended_is_told_apart_from_what_was_in_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut state = ready(folder.path());
+    state.begin_round(request(), vec![0, 0], 145_000);
+    compute(&mut state, 145_500);
+    assert_eq!(counts(&state), (2, 2), "nobody tells of the chain");
+    for height in 150..=156 {
+        hear(&mut state, height, height * 1_000);
+    }
+    compute(&mut state, 156_900);
+    assert_eq!(counts(&state), (4, 4), "the last block that counts");
+    hear(&mut state, 157, 157_000);
+    compute(&mut state, 157_010);
+    compute(&mut state, 158_000);
+    assert_eq!(counts(&state), (8, 4));
+    let replayed = Journal::open(folder.path().to_owned()).1.remove(0);
+    let replayed = Round::replay(&replayed).unwrap();
+    assert_eq!(replayed.generated_in_time(), 4, "also after a restart of serve");
+}
+
+#[test]
+fn a_stage_that_should_be_over_by_its_pace_is_not_once_a_block_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut state = ready(folder.path());
+    state.begin_round(request(), vec![0, 0], 145_000);
+    for height in 145..=152 {
+        hear(&mut state, height, height * 1_000);
+    }
+    compute(&mut state, 156_500);
+    assert_eq!(counts(&state), (2, 2), "frames stopped coming, the chain did not");
+    compute(&mut state, 157_500);
+    assert_eq!(counts(&state), (4, 2));
+    hear(&mut state, 153, 158_000);
+    assert_eq!(counts(&state), (4, 4), "it was the chain that stood still");
+    compute(&mut state, 158_100);
+    assert_eq!(counts(&state), (6, 6));
 }

@@ -10,7 +10,7 @@ const HURRY_BLOCKS: i64 = 2;
 /// Heights of the stage a round belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ends {
-    /// Last block in which DAPI takes artifacts.
+    /// From this block on DAPI takes no artifacts.
     pub generation_end: i64,
     /// `stop` comes here.
     pub validation_start: i64,
@@ -42,6 +42,11 @@ pub fn is_overdue(started_ms: i64, ends: Option<Ends>, height: Option<i64>, now_
         (Some(ends), Some(height)) if height >= ends.validation_start + GRACE_BLOCKS => true,
         _ => now_ms - started_ms >= 2 * stage_ms,
     }
+}
+
+/// Whether generation is over on the chain: what is computed from now on counts nowhere.
+pub fn is_over(ends: Option<Ends>, height: Option<i64>) -> bool {
+    matches!((ends, height), (Some(ends), Some(height)) if height >= ends.generation_end)
 }
 
 /// Whether what waits must leave at once: what DAPI has not committed when generation ends is lost.
