@@ -182,7 +182,7 @@ pub struct Totals {
     pub preserved: i32,
     /// Nonces expected from rehearsed rates and the exam's length.
     pub expected: i64,
-    /// Nonces the engines computed.
+    /// Nonces the engines computed before generation ended, as far as slots knew its end.
     pub measured: i64,
     /// Nonces DAPI accepted.
     pub accepted: i64,
@@ -208,7 +208,7 @@ pub struct SlotRecord {
     /// Nonces expected. Absent when no rate is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<i64>,
-    /// Nonces computed.
+    /// Nonces computed before generation ended, as far as the slot knew its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<i64>,
     /// Nonces DAPI accepted.

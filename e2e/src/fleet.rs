@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod objects;
 pub mod product;
 pub mod report;
+pub mod yardstick;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -12,6 +12,11 @@ pub fn parameter(ledger: &Value, name: &str) -> Result<i64> {
         .with_context(|| format!("the network does not say its {name}"))
 }
 
+/// Height at which the generation of the Sprint that starts at `start` ends.
+pub fn generation_end(ledger: &Value, start: i64) -> Result<i64> {
+    Ok(start + parameter(ledger, "poc_stage_duration")?)
+}
+
 /// First and last height of the validation of the Sprint that starts at `start`.
 pub fn validation(ledger: &Value, start: i64) -> Result<(i64, i64)> {
     let mut begins = start;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::yardstick::Yardstick;
 use super::{gpus, install};
 use crate::args::Environment;
 use crate::harness::Cluster;
@@ -15,6 +16,7 @@ const IMAGES: [&str; 3] = ["operator", "node-agent", "gpu-device-plugin"];
 pub struct Programs {
     images: Vec<PathBuf>,
     simulator: PathBuf,
+    slot: PathBuf,
     ledger: PathBuf,
 }
 
@@ -28,9 +30,10 @@ impl Programs {
                 .map(|name| target.join("images").join(format!("{name}.tar")))
                 .collect(),
             simulator: target.join("debug/network-simulator"),
+            slot: target.join("debug/slot"),
             ledger: target.join(ledger),
         };
-        for file in programs.images.iter().chain([&programs.simulator]) {
+        for file in programs.images.iter().chain([&programs.simulator, &programs.slot]) {
             ensure!(
                 file.is_file(),
                 "{} is not there; run ci/images.sh first",
@@ -41,6 +44,12 @@ impl Programs {
             std::fs::remove_dir_all(&programs.ledger).context("the last run's ledger cannot be removed")?;
         }
         Ok(programs)
+    }
+
+    /// Starts an engine with the cap of the fleet's slots.
+    pub async fn yardstick(&self, nonces_per_second: u64) -> Result<Yardstick> {
+        let folder = self.ledger.with_extension("yardstick");
+        Yardstick::start(&self.slot, &folder, nonces_per_second).await
     }
 }
 

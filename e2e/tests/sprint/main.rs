@@ -49,15 +49,15 @@ async fn story(world: &World<'_>) -> Result<()> {
     observe::the_host_is_sprint_ready(world).await?;
     world.let_the_chain_run().await?;
 
-    let undisturbed = outage::a_sprint_goes_by(world, 1).await?;
+    outage::a_sprint_goes_by(world, 1).await?;
     quiet::an_unchanged_world_is_not_written(world).await?;
-    let disturbed = outage::a_sprint_without_the_control_plane(world, 2).await?;
+    let mut disturbed = outage::a_sprint_without_the_control_plane(world, 2).await?;
     let record = outage::it_is_recorded(world, &disturbed).await?;
     let (counted, broken) = tokio::join!(
-        outage::it_counts_in_full(world, &undisturbed, disturbed),
+        outage::it_counts_in_full(world, &mut disturbed),
         devices::a_broken_gpu_is_seen(world),
     );
     counted?;
     broken?;
-    outage::it_is_recorded_once(world, &record).await
+    outage::it_is_recorded_once(world, &disturbed, &record).await
 }

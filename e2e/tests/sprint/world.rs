@@ -9,6 +9,7 @@ use e2e::args::Environment;
 use e2e::fleet::conditions::says;
 use e2e::fleet::control::Control;
 use e2e::fleet::product::{self, Programs};
+use e2e::fleet::yardstick::Yardstick;
 use e2e::fleet::{evidence, ledger, objects, repository};
 use e2e::harness::{Cluster, ClusterId, Options};
 use k8s_openapi::api::core::v1::Pod;
@@ -23,7 +24,7 @@ const CLUSTER: u8 = 3;
 /// Slots of the deployment; a spare comes on top.
 pub const SLOTS: usize = 3;
 /// Cap of each slot: well below what a busy machine of two cores computes, so that every Sprint delivers the same.
-const NONCES_PER_SECOND: i32 = 5;
+const NONCES_PER_SECOND: u32 = 5;
 /// DAPI's port for callbacks of slots.
 const CALLBACKS: u16 = 9100;
 
@@ -35,6 +36,8 @@ pub struct World<'a> {
     pub client: Client,
     /// The network's control door.
     pub control: Control,
+    /// What the machine can compute.
+    pub yardstick: Yardstick,
     started: Instant,
 }
 
@@ -73,6 +76,7 @@ async fn bring_up<'a>(cluster: &'a Cluster, programs: &Programs, started: Instan
         cluster,
         client: cluster.client().await?,
         control: network.control,
+        yardstick: programs.yardstick(NONCES_PER_SECOND.into()).await?,
         started,
     })
 }

@@ -102,7 +102,7 @@ pub struct Round {
     pub first_nonce_ms: i64,
     /// Unix milliseconds; 0 = none.
     pub first_callback_ms: i64,
-    /// Nonces computed.
+    /// Nonces computed before generation ended, as far as the slot knew its end.
     pub generated: u64,
     /// Nonces DAPI took.
     pub accepted: u64,

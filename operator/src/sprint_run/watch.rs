@@ -254,7 +254,7 @@ fn round(progress: &proto::v1::RoundProgress) -> Round {
         started_ms: progress.started_ms,
         first_nonce_ms: progress.first_nonce_ms,
         first_callback_ms: progress.first_callback_ms,
-        generated: progress.generated,
+        generated: progress.generated_in_time,
         accepted: progress.accepted,
         failed: progress.state() == RoundState::Failed,
     }
