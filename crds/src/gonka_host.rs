@@ -284,7 +284,8 @@ pub struct Registration {
     pub deployment: LocalReference,
     /// Index of the slot.
     pub slot: i32,
-    /// Number DAPI gave the node; its share of the nonces. Absent until registered.
+    /// Number DAPI gave the node; its share of the nonces. Absent until registered; kept when DAPI lost the node (`drift` says
+    /// `missing` then), which gets it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_num: Option<i32>,
     /// What DAPI says of it: its `current_status`.

@@ -11,6 +11,8 @@ use super::validate;
 
 /// Between passes while nodes are being added or put right.
 const NEXT_MILLIS: u64 = 1000;
+/// Between passes while an exam runs: a database that is lost then costs nonces by the second.
+const EXAM_MILLIS: u64 = 5_000;
 /// Between passes while DAPI does not answer: soon after its restart it is compared again.
 const UNREACHABLE_MILLIS: u64 = 5000;
 
@@ -88,6 +90,11 @@ pub fn decide(observed: &Observed) -> Desired {
 fn requeue(observed: &Observed, plan: Option<&Plan>, resync: u64) -> u64 {
     let Some(plan) = plan else {
         return UNREACHABLE_MILLIS.min(resync);
+    };
+    let resync = if observed.facts.exam.is_some() {
+        EXAM_MILLIS.min(resync)
+    } else {
+        resync
     };
     // What was told before and is still to be written did not take: then there is no hurry.
     let before = observed.host.status.iter().flat_map(|status| &status.conditions);

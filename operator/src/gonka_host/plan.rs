@@ -3,6 +3,7 @@
 //! | node in DAPI | slot in a spec | between exams | in an exam, its validation, or chain unknown |
 //! |---|---|---|---|
 //! | missing | yes | POST, one a pass, in slot order of its deployment | waits: a new number would change everybody's share |
+//! | gone, and the next number is the one it had | yes | POST, in the order of numbers, all in one pass | the same if no node is left: DAPI lost its database |
 //! | reachable fields differ (host, ports, segments) | yes | PUT | PUT of these fields alone: the node would miss the exam |
 //! | other fields differ (models, max_concurrent) | yes | PUT | waits |
 //! | hardware empty, machine known | yes | PUT | waits |
@@ -13,12 +14,15 @@
 //!
 //! There is no DELETE. With `managementPolicy: Observe` the same plan is made, told, and not carried out.
 
+mod additions;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::gonka_host::{ManagementPolicy, Registration};
 use crds::references::{LocalReference, Window};
 use serde::{Deserialize, Serialize};
 
+use self::additions::{additions, recorded_numbers, restore};
 use super::observed::Observed;
 use super::slots::{self, Slot};
 use crate::dapi::{NodeSpec, Registered};
@@ -99,10 +103,16 @@ pub fn plan(observed: &Observed, nodes: &[Registered]) -> Plan {
     };
     others(observed, &slots, nodes, &mut plan);
     let still = holds_still(observed);
+    let numbers = recorded_numbers(observed);
     for slot in &slots {
         let node = known.get(slot.node_id.as_str()).copied().filter(|_| !slot.id_taken);
         let drift = node.map_or_else(Vec::new, |node| drift(slot, &node.node));
-        plan.registrations.push(registration(slot, node, &drift));
+        let taken = |number: &i32| nodes.iter().any(|node| node.node_num == *number);
+        let number = numbers
+            .get(slot.node_id.as_str())
+            .copied()
+            .filter(|number| !taken(number));
+        plan.registrations.push(registration(slot, node, number, &drift));
         if let Some(node) = node
             && !drift.is_empty()
         {
@@ -111,7 +121,13 @@ pub fn plan(observed: &Observed, nodes: &[Registered]) -> Plan {
     }
     plan.registrations.extend(retired(observed, &slots, nodes));
     plan.registrations.truncate(512);
-    additions(observed, &slots, &known, still, &mut plan);
+    let lost_all = nodes.is_empty();
+    let restored = if lost_all || still.is_none() {
+        restore(observed, &slots, nodes, &mut plan)
+    } else {
+        BTreeSet::new()
+    };
+    additions(observed, &slots, (&known, &restored), still, &mut plan);
     if observed.host.spec.management_policy == ManagementPolicy::Observe {
         plan.withheld = describe(&plan);
         plan.writes.clear();
@@ -156,8 +172,12 @@ fn others(observed: &Observed, slots: &[Slot], nodes: &[Registered], plan: &mut 
     plan.foreign.truncate(512);
 }
 
-fn registration(slot: &Slot, node: Option<&Registered>, drift: &[Drift]) -> Registration {
+/// The number of a node that is gone is kept: pods go on with it, and the node should get it again.
+fn registration(slot: &Slot, node: Option<&Registered>, number: Option<i32>, drift: &[Drift]) -> Registration {
     let mut fields: Vec<String> = drift.iter().map(|drift| drift.field.to_owned()).collect();
+    if node.is_none() && number.is_some() {
+        fields.push("missing".to_owned());
+    }
     fields.truncate(16);
     Registration {
         node_id: slot.node_id.clone(),
@@ -165,7 +185,7 @@ fn registration(slot: &Slot, node: Option<&Registered>, drift: &[Drift]) -> Regi
             name: slot.deployment.clone(),
         },
         slot: slot.index,
-        node_num: node.map(|node| node.node_num).filter(|number| *number > 0),
+        node_num: node.map_or(number, |node| Some(node.node_num).filter(|number| *number > 0)),
         state: node.and_then(status_of),
         drift: fields,
     }
@@ -282,78 +302,6 @@ fn repair(slot: &Slot, node: &NodeSpec, drift: &[Drift], still: Option<&'static 
             plan.repairs.push(words(&drift.iter().collect::<Vec<_>>()));
             plan.writes.push(DapiWrite::Put(reachable));
         }
-    }
-}
-
-/// The next missing node: the first of each deployment, the first of those that can be made.
-fn additions(
-    observed: &Observed,
-    slots: &[Slot],
-    known: &BTreeMap<&str, &Registered>,
-    still: Option<&'static str>,
-    plan: &mut Plan,
-) {
-    let missing: Vec<&Slot> = slots
-        .iter()
-        .filter(|slot| slot.id_taken || !known.contains_key(slot.node_id.as_str()))
-        .collect();
-    plan.unregistered = missing.len();
-    let mut seen = BTreeSet::new();
-    let mut made = false;
-    for slot in missing {
-        let first = seen.insert(slot.deployment.as_str());
-        if slot.id_taken {
-            plan.blocked.push(format!(
-                "{}: another slot already has the node id {}",
-                slot.label(),
-                slot.node_id
-            ));
-            continue;
-        }
-        let Some(node) = slot.node() else {
-            if first {
-                plan.waiting.push(format!("{}: it has no address yet", slot.label()));
-            }
-            continue;
-        };
-        if let Some(other) = occupant(&node, known) {
-            plan.blocked
-                .push(format!("{}: node {other} already has {}", slot.label(), node.host));
-            continue;
-        }
-        if !first || made {
-            continue;
-        }
-        if let Some(why) = still {
-            plan.waiting.push(format!("{}: {why}", slot.label()));
-            continue;
-        }
-        made = true;
-        plan.additions.push(addition(observed, slot));
-        plan.writes.push(DapiWrite::Post(node));
-    }
-}
-
-/// A registered node that already has one of the pairs of address and port DAPI wants to be unique.
-fn occupant<'a>(node: &NodeSpec, known: &BTreeMap<&'a str, &Registered>) -> Option<&'a str> {
-    known
-        .iter()
-        .find(|(_, other)| {
-            let other = &other.node;
-            other.host == node.host && (other.inference_port == node.inference_port || other.poc_port == node.poc_port)
-        })
-        .map(|(id, _)| *id)
-}
-
-fn addition(observed: &Observed, slot: &Slot) -> String {
-    let before = observed.host.status.iter().flat_map(|status| &status.registrations);
-    let was_there = before
-        .clone()
-        .any(|entry| entry.node_id == slot.node_id && entry.node_num.is_some());
-    if was_there {
-        format!("{} ({}): it was registered and is gone", slot.node_id, slot.label())
-    } else {
-        format!("{} ({})", slot.node_id, slot.label())
     }
 }
 

@@ -1,5 +1,7 @@
 //! A host with slots, and a DAPI that behaves as the recorded one does: upsert by body id, numbers never given twice.
 
+use std::collections::BTreeMap;
+
 use crds::gonka_host::{Account, ExternalNetworkNode, ManagementPolicy, NetworkNode};
 use crds::model_deployment::{ModelDeploymentStatus, SlotState, SlotStatus};
 use crds::references::{LocalReference, Stage, Window};
@@ -220,4 +222,18 @@ impl Dapi {
         }
         self.highest = self.nodes.len() as i32;
     }
+}
+
+/// Ids of nodes that a slot wants, by the number on record.
+pub fn recorded(observed: &Observed) -> BTreeMap<i32, String> {
+    let registrations = observed.host.status.iter().flat_map(|status| &status.registrations);
+    let slots = observed
+        .deployments
+        .iter()
+        .map(|deployment| deployment.spec.slots)
+        .max();
+    registrations
+        .filter(|entry| Some(entry.slot) < slots)
+        .filter_map(|entry| Some((entry.node_num?, entry.node_id.clone())))
+        .collect()
 }
