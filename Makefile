@@ -7,7 +7,7 @@ CLUSTER ?= 1
 DENY_VERSION := 0.20.2
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: help setup build images demo down test test-full soak gpu-test bench fmt lint deny unit vectors verifier nvml charts e2e sprint moments generate
+.PHONY: help setup build images demo down test test-full soak gpu-test bench fmt lint deny unit vectors verifier nvml charts e2e sprint moments grid generate
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | column -t -s $$'\t'
@@ -26,10 +26,10 @@ down: ## Stop what `make demo` left up
 # --- tiers
 
 test: setup ## What CI runs: everything that needs no GPU, at most 60 minutes cold on 2 cores
-	ci/suites.sh fmt deny lint unit vectors verifier nvml charts e2e
+	ci/suites.sh fmt deny lint unit vectors verifier nvml charts e2e sprint moments
 
 test-full: setup ## `test`, each crate alone, and everything that may die at every moment of a Sprint
-	ci/suites.sh fmt deny lint unit vectors verifier nvml charts e2e sprint alone moments
+	ci/suites.sh fmt deny lint unit vectors verifier nvml charts e2e sprint alone grid
 
 soak: setup ## Sprint after Sprint for an hour, on a cluster of its own; fails when any exam lost anything
 	ci/images.sh
@@ -78,7 +78,10 @@ e2e: ## On a real cluster: the harness itself, the charts and the API
 sprint: setup ## The whole product on a real cluster: two Sprints, one without a control plane
 	ci/e2e.sh sprint
 
-moments: ## Every target at every moment of a Sprint; writes docs/reliability.md
+moments: setup ## Whatever may die or misbehave in a Sprint does so once, at a moment of MOMENTS_SEED's choice
+	ci/e2e.sh moments
+
+grid: setup ## The same at every moment; writes docs/reliability.md
 	MOMENTS_GRID=1 UPDATE_GENERATED=1 ci/e2e.sh moments
 
 generate: ## Rewrite every generated file

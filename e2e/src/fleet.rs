@@ -8,6 +8,7 @@ pub mod install;
 pub mod ledger;
 pub mod metrics;
 pub mod objects;
+pub mod prober;
 pub mod product;
 pub mod report;
 pub mod yardstick;

@@ -141,6 +141,10 @@ enum NodeVerb {
     Start(NodeArgs),
     /// Both, one after the other.
     Reboot(NodeArgs),
+    /// Pulls the network cable: everything runs on, nothing comes or goes.
+    Isolate(NodeArgs),
+    /// Plugs it in again.
+    Rejoin(NodeArgs),
 }
 
 #[derive(Debug, Args)]
@@ -318,20 +322,23 @@ async fn run_doctor(environment: &Environment, which: Which) -> Result<()> {
 }
 
 async fn node(environment: &Environment, verb: NodeVerb) -> Result<()> {
-    let (cut, start, args) = match &verb {
-        NodeVerb::Cut(args) => (true, false, args),
-        NodeVerb::Start(args) => (false, true, args),
-        NodeVerb::Reboot(args) => (true, true, args),
+    let (args, comes_back) = match &verb {
+        NodeVerb::Cut(args) | NodeVerb::Isolate(args) => (args, false),
+        NodeVerb::Start(args) | NodeVerb::Reboot(args) | NodeVerb::Rejoin(args) => (args, true),
     };
     let cluster = Cluster::attach(environment, args.which.cluster)?;
-    if cut {
-        cluster.cut_node(args.node).await?;
-    }
-    if start {
-        cluster.start_node(args.node).await?;
+    match &verb {
+        NodeVerb::Cut(_) => cluster.cut_node(args.node).await?,
+        NodeVerb::Start(_) => cluster.start_node(args.node).await?,
+        NodeVerb::Reboot(_) => {
+            cluster.cut_node(args.node).await?;
+            cluster.start_node(args.node).await?;
+        }
+        NodeVerb::Isolate(_) => cluster.isolate_node(args.node).await?,
+        NodeVerb::Rejoin(_) => cluster.rejoin_node(args.node).await?,
     }
     if args.wait {
-        cluster.wait_node(args.node, start).await
+        cluster.wait_node(args.node, comes_back).await
     } else {
         Ok(())
     }

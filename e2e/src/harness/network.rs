@@ -125,6 +125,27 @@ pub fn own_links(listing: &str, id: ClusterId) -> Vec<String> {
         .collect()
 }
 
+/// A machine's network cable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cable {
+    Out,
+    In,
+}
+
+/// Pulls or plugs the host's end; addresses and routes stay, as they do on a real machine.
+pub async fn set_cable(id: ClusterId, machine: Machine, cable: Cable) -> Result<()> {
+    let state = match cable {
+        Cable::Out => "down",
+        Cable::In => "up",
+    };
+    Cmd::new("ip")
+        .args(["link", "set", "dev", &id.netns(machine), state])
+        .text()
+        .await
+        .map(drop)
+        .with_context(|| format!("the cable of {machine} was not set {state}"))
+}
+
 /// Packet rules and the pod bridge do not survive a reboot of a real machine, but a namespace keeps them.
 pub async fn reset_as_after_boot(id: ClusterId, machine: Machine) -> Result<()> {
     let netns = id.netns(machine);

@@ -7,11 +7,21 @@ use anyhow::{Context as _, Result, ensure};
 use crds::SprintRun;
 use e2e::fleet::{ledger, until};
 use kube::api::{Api, ListParams};
+use tokio::time::Instant;
 
 use crate::world::{SLOTS, World};
 
 /// Nonces that DAPI took, by slot.
 pub type Counts = BTreeMap<i32, u64>;
+
+/// Waits until the generation of the Sprint that starts at `start` is over; what one engine could compute meanwhile.
+pub async fn possible(world: &World<'_>, start: i64) -> Result<u64> {
+    let end = ledger::generation_end(&world.control.ledger().await?, start)?;
+    world.control.wait_height(start, Duration::from_secs(120)).await?;
+    let begin = Instant::now();
+    world.control.wait_height(end, Duration::from_secs(120)).await?;
+    Ok(world.yardstick.computed(begin, Instant::now()))
+}
 
 /// Waits for the end of the Sprint that starts at `start`, and reads what came of it.
 pub async fn counts(world: &World<'_>, start: i64) -> Result<Counts> {

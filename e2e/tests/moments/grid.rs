@@ -3,99 +3,10 @@
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-/// Generation takes so many milliseconds in the network of these tests (`scenarios/moments.yaml`: 18 blocks of a second).
-pub const GENERATION_MILLIS: i64 = 18_000;
+use crate::target::{Blast, Target};
 
-/// What can die.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Target {
-    Operator,
-    Serve,
-    Hold,
-    Engine,
-    NodeAgent,
-    Dapi,
-    ApiServer,
-    Etcd,
-    CoreDns,
-    KubeProxy,
-    Kubelet,
-    Containerd,
-    RpcEndpoint,
-    Node,
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Operator => "operator (leader)",
-            Self::Serve => "serve",
-            Self::Hold => "hold (container)",
-            Self::Engine => "engine",
-            Self::NodeAgent => "node-agent",
-            Self::Dapi => "DAPI",
-            Self::ApiServer => "kube-apiserver",
-            Self::Etcd => "etcd",
-            Self::CoreDns => "CoreDNS",
-            Self::KubeProxy => "kube-proxy",
-            Self::Kubelet => "kubelet",
-            Self::Containerd => "containerd",
-            Self::RpcEndpoint => "one RPC endpoint",
-            Self::Node => "whole node",
-        })
-    }
-}
-
-/// Whose nonces a strike may cost.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Blast {
-    /// The slot it hits.
-    Slot,
-    /// Nobody's: slots do not need it during an exam. Judged by every slot that nothing else hits.
-    Nobody,
-}
-
-impl Target {
-    /// Whose nonces it may cost.
-    pub fn blast(self) -> Blast {
-        match self {
-            Self::Serve | Self::Hold | Self::Engine | Self::Node => Blast::Slot,
-            _ => Blast::Nobody,
-        }
-    }
-
-    /// For how long it is away, milliseconds; absent where something else brings it back.
-    pub fn away_millis(self) -> Option<u64> {
-        match self {
-            Self::Operator | Self::Serve | Self::Hold | Self::Engine | Self::NodeAgent => None,
-            Self::Dapi => Some(2_000),
-            Self::RpcEndpoint => Some(10_000),
-            Self::ApiServer
-            | Self::Etcd
-            | Self::CoreDns
-            | Self::KubeProxy
-            | Self::Kubelet
-            | Self::Containerd
-            | Self::Node => Some(5_000),
-        }
-    }
-
-    /// What must count of what was possible, per mille. Where the machine that computes lives, only what was being computed
-    /// or nobody had asked for may be missing.
-    pub fn must_count(self, moment: Moment) -> u64 {
-        match (self, moment) {
-            // Nobody asks for nonces while it is away.
-            (Self::Dapi, Moment::Before | Moment::Start) => 750,
-            // The slot moves: what the dead machine did not deliver is computed again, after it was found dead.
-            (Self::Node, _) => 500,
-            // Kubelet makes a new container and the model is loaded again.
-            (Self::Hold, _) => 700,
-            (Self::Engine, _) => 850,
-            (Self::Serve | Self::Dapi, _) => 900,
-            _ => 950,
-        }
-    }
-}
+/// Generation takes so many milliseconds in the network of these tests (`scenarios/moments.yaml`: 36 blocks of a second).
+pub const GENERATION_MILLIS: i64 = 36_000;
 
 /// Part of the Sprint in which a strike falls.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -143,16 +54,37 @@ pub struct Strike {
 }
 
 /// Strikes whose blasts do not meet share a Sprint.
-const GROUPS: [&[Target]; 4] = [
+const GROUPS: [&[Target]; 6] = [
     &[
         Target::Serve,
         Target::Engine,
         Target::NodeAgent,
         Target::RpcEndpoint,
         Target::Operator,
+        Target::KubeProxy,
+        Target::CoreDns,
     ],
-    &[Target::Kubelet, Target::KubeProxy, Target::CoreDns, Target::Dapi],
-    &[Target::Hold, Target::Containerd, Target::ApiServer, Target::Etcd],
+    &[
+        Target::Hold,
+        Target::Containerd,
+        Target::Kubelet,
+        Target::ApiServer,
+        Target::Etcd,
+    ],
+    &[
+        Target::BlockStall,
+        Target::BlockBurst,
+        Target::CallbacksRefused,
+        Target::CallbacksWrong,
+        Target::CallbacksHang,
+    ],
+    &[
+        Target::IsolatedNode,
+        Target::ForkedEndpoint,
+        Target::HeightBack,
+        Target::Clocks,
+    ],
+    &[Target::Database, Target::Dapi],
     &[Target::Node],
 ];
 
@@ -163,6 +95,16 @@ pub enum Extent {
     Once,
     /// Every target at every moment.
     Grid,
+}
+
+impl Extent {
+    /// Pods that are taken away to measure how long their slots have none.
+    pub fn takeovers(self) -> usize {
+        match self {
+            Self::Once => 4,
+            Self::Grid => 30,
+        }
+    }
 }
 
 /// Sprints, each with its strikes in the order of their times.
@@ -209,7 +151,7 @@ fn pick(seed: u64, target: Target, salt: u64, below: u64) -> u64 {
 }
 
 /// Strikes on machines go where they hit what they are meant to: a machine with one slot and nothing else dies, and no
-/// container is killed where containerd is away. `machines` has each slot, −1 for the spare, and its machine.
+/// container is killed where containerd or kubelet is away. `machines` has each slot, −1 for the spare, and its machine.
 pub fn place(strikes: &mut [Strike], machines: &[(i32, u8)]) {
     let on = |slot: i32| {
         machines
@@ -232,8 +174,9 @@ pub fn place(strikes: &mut [Strike], machines: &[(i32, u8)]) {
     let slots = || machines.iter().map(|(slot, _)| *slot).filter(|slot| *slot >= 0);
     for strike in strikes {
         let better = match strike.target {
-            Target::Node => slots().find(|slot| alone(*slot)),
-            Target::Containerd => slots().find(|slot| !held.contains(&on(*slot))),
+            Target::Node | Target::IsolatedNode => slots().find(|slot| alone(*slot)),
+            // What makes a killed container again must be there.
+            Target::Containerd | Target::Kubelet => slots().find(|slot| !held.contains(&on(*slot))),
             _ => None,
         };
         strike.slot = better.unwrap_or(strike.slot);

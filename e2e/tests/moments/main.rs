@@ -5,22 +5,29 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`grid`] | which strikes, pure |
+//! | [`target`] | what is struck, and what must count all the same; pure |
+//! | [`grid`] | which strikes, when, together with what; pure |
 //! | [`strike`] | how each is done |
+//! | [`eyes`] | that no slot has two masters |
+//! | [`takeovers`] | how long a slot is without an answer when its pod goes |
 //! | [`count`] | what the network and the operator have on record |
 //! | [`table`] | `docs/reliability.md` |
 
 mod count;
+mod eyes;
 mod grid;
 mod strike;
 mod table;
+mod takeovers;
+mod target;
 mod world;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::args::Environment;
 
 use count::Counts;
-use grid::{Extent, Strike, Target};
+use eyes::Eyes;
+use grid::{Extent, Strike};
 use strike::Before;
 use table::Row;
 use world::{SLOTS, World};
@@ -54,13 +61,18 @@ async fn whatever_dies_in_a_sprint_the_round_counts() -> Result<()> {
 
 async fn story(world: &World<'_>, seed: u64, extent: Extent) -> Result<()> {
     world.say("ready");
-    let possible = count::counts(world, world.next_sprint().await?).await?;
-    world.say(&format!("undisturbed: {possible:?}"));
+    let eyes = Eyes::open(world.cluster, &world.client).await?;
     let mut rows = Vec::new();
     for strikes in grid::sprints(seed, extent, SLOTS) {
-        rows.extend(sprint(world, strikes, &possible).await?);
+        rows.extend(sprint(world, strikes).await?);
+        eyes.judge()?;
     }
-    table::publish(&table::render(&rows, seed, extent), told("UPDATE_GENERATED").is_some())?;
+    let takeovers = takeovers::measure(world, extent.takeovers()).await?;
+    eyes.judge()?;
+    table::publish(
+        &table::render(&rows, seed, extent, &takeovers),
+        told("UPDATE_GENERATED").is_some(),
+    )?;
     let wrong: Vec<String> = rows
         .iter()
         .filter_map(|row| row.judge().err())
@@ -71,7 +83,7 @@ async fn story(world: &World<'_>, seed: u64, extent: Extent) -> Result<()> {
 }
 
 /// One Sprint with its strikes.
-async fn sprint(world: &World<'_>, mut strikes: Vec<Strike>, possible: &Counts) -> Result<Vec<Row>> {
+async fn sprint(world: &World<'_>, mut strikes: Vec<Strike>) -> Result<Vec<Row>> {
     world.is_ready().await?;
     let start = world.next_sprint().await?;
     let before = Before {
@@ -81,21 +93,18 @@ async fn sprint(world: &World<'_>, mut strikes: Vec<Strike>, possible: &Counts) 
     grid::place(&mut strikes, &machines);
     let strikes = &strikes;
     world.say(&format!("Sprint {start}: {strikes:?} on {:?}", before.holders));
-    futures::future::try_join_all(strikes.iter().map(async |strike| {
+    let struck = futures::future::try_join_all(strikes.iter().map(async |strike| {
         world.wait_for(start, strike.at_millis).await?;
-        world.say(&format!("{} dies", strike.target));
+        world.say(&format!("{}: struck", strike.target));
         strike::strike(world, strike, &before)
             .await
             .with_context(|| strike.target.to_string())
-    }))
-    .await?;
+    }));
+    let (possible, _) = tokio::try_join!(count::possible(world, start), struck)?;
     let counted = count::counts(world, start).await?;
-    world.say(&format!("Sprint {start}: {counted:?}"));
-    for strike in strikes.iter().filter(|strike| strike.target == Target::Node) {
-        let node = before.holders.iter().find(|holder| holder.slot == strike.slot);
-        let node = node.context("the node had a slot")?.node;
-        world.cluster.start_node(node).await?;
-        world.cluster.wait_node(node, true).await?;
+    world.say(&format!("Sprint {start}: {counted:?} of {possible} each"));
+    for strike in strikes.iter().filter(|strike| strike.target.takes_a_machine()) {
+        strike::heal(world, strike, &before).await?;
     }
     let run = count::record(world, start).await?;
     let status = run.status.context("a record without status")?;
@@ -120,7 +129,7 @@ async fn sprint(world: &World<'_>, mut strikes: Vec<Strike>, possible: &Counts) 
         let slots = grid::judged(strike, strikes, SLOTS);
         let sum = |counts: &Counts| slots.iter().filter_map(|slot| counts.get(slot)).sum();
         let mut record = vec![status.cause.to_string()];
-        if strike.target == Target::Node {
+        if strike.target.takes_a_machine() {
             record.extend(takeovers.iter().cloned());
         }
         Row {
@@ -129,7 +138,7 @@ async fn sprint(world: &World<'_>, mut strikes: Vec<Strike>, possible: &Counts) 
             moment: strike.moment,
             at_millis: strike.at_millis,
             counted: sum(&counted),
-            possible: sum(possible),
+            possible: possible * slots.len() as u64,
             slots,
             record: record.join(", "),
         }

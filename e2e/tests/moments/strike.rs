@@ -10,10 +10,18 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Api;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::grid::{Strike, Target};
+use crate::grid::Strike;
+use crate::target::Target;
 use crate::world::{Holder, World};
+
+/// Blocks by which a height goes back.
+const BACK: i64 = 5;
+/// How far clocks differ, milliseconds.
+const OFF_MILLIS: i64 = 5_000;
+/// Blocks made at once.
+const BURST: u32 = 3;
 
 /// The slot holders as they were before the first strike of a Sprint.
 pub struct Before {
@@ -39,8 +47,53 @@ pub async fn strike(world: &World<'_>, strike: &Strike, before: &Before) -> Resu
         Target::Hold => kill_in_pod(&holder.pod, &["slot", "hold"])?,
         Target::Operator => kill_in_pod(&leader(world).await?, &["operator"])?,
         Target::NodeAgent => kill_in_pod(&agent(world, holder.node).await?, &["node-agent", "run"])?,
-        Target::Dapi => fault(world, strike, "dapi").await?,
-        Target::RpcEndpoint => fault(world, strike, "endpoint/2").await?,
+        Target::Dapi => fault(world, strike, json!({"verb": "stop", "target": "dapi"})).await?,
+        Target::RpcEndpoint => fault(world, strike, json!({"verb": "stop", "target": "endpoint/2"})).await?,
+        Target::ForkedEndpoint => fault(world, strike, json!({"verb": "fork", "target": "endpoint/3"})).await?,
+        Target::HeightBack => {
+            let height = world.control.height().await? - BACK;
+            fault(
+                world,
+                strike,
+                json!({"verb": "haltAt", "target": "endpoint/1", "height": height}),
+            )
+            .await?;
+        }
+        Target::Clocks => {
+            for endpoint in ["endpoint/1", "endpoint/2", "endpoint/3"] {
+                fault(
+                    world,
+                    strike,
+                    json!({"verb": "skew", "target": endpoint, "ms": OFF_MILLIS}),
+                )
+                .await?;
+            }
+        }
+        Target::BlockStall => fault(world, strike, json!({"verb": "stop", "target": "chain"})).await?,
+        Target::BlockBurst => {
+            world
+                .control
+                .fault(&json!({"verb": "burst", "target": "chain", "blocks": BURST}))
+                .await?;
+        }
+        Target::CallbacksRefused | Target::CallbacksWrong => {
+            let status = if strike.target == Target::CallbacksRefused {
+                503
+            } else {
+                400
+            };
+            fault(
+                world,
+                strike,
+                json!({"verb": "answer", "target": "dapi/ml", "status": status}),
+            )
+            .await?;
+        }
+        Target::Database => {
+            let command = json!({"verb": "loseDatabase", "target": "dapi"});
+            world.control.fault(&command).await?;
+        }
+        Target::CallbacksHang => fault(world, strike, json!({"verb": "stall", "target": "dapi/ml"})).await?,
         Target::ApiServer => stop(world, strike, "kube-apiserver", None).await?,
         Target::Etcd => stop(world, strike, "etcd", None).await?,
         Target::KubeProxy => stop(world, strike, "kube-proxy", Some(machine)).await?,
@@ -52,8 +105,22 @@ pub async fn strike(world: &World<'_>, strike: &Strike, before: &Before) -> Resu
             world.cluster.resume_component(&Part::CoreDns, None).await?;
         }
         Target::Node => world.cluster.cut_node(holder.node).await?,
+        Target::IsolatedNode => {
+            world.cluster.isolate_node(holder.node).await?;
+            away(strike).await;
+            world.cluster.rejoin_node(holder.node).await?;
+        }
     }
     Ok(())
+}
+
+/// A machine that a strike took away is there again.
+pub async fn heal(world: &World<'_>, strike: &Strike, before: &Before) -> Result<()> {
+    let node = before.of(strike.slot)?.node;
+    if strike.target == Target::Node {
+        world.cluster.start_node(node).await?;
+    }
+    world.cluster.wait_node(node, true).await
 }
 
 async fn away(strike: &Strike) {
@@ -70,12 +137,10 @@ async fn stop(world: &World<'_>, strike: &Strike, component: &str, machine: Opti
 }
 
 /// The network brings it back by itself.
-async fn fault(world: &World<'_>, strike: &Strike, target: &str) -> Result<()> {
+async fn fault(world: &World<'_>, strike: &Strike, mut command: Value) -> Result<()> {
     let seconds = strike.target.away_millis().unwrap_or_default() / 1000;
-    world
-        .control
-        .fault(&json!({"verb": "stop", "target": target, "for": format!("{seconds}s")}))
-        .await
+    command["for"] = format!("{seconds}s").into();
+    world.control.fault(&command).await
 }
 
 async fn leader(world: &World<'_>) -> Result<String> {

@@ -9,6 +9,7 @@ use e2e::args::Environment;
 use e2e::fleet::conditions::holds;
 use e2e::fleet::control::Control;
 use e2e::fleet::product::{self, Programs};
+use e2e::fleet::yardstick::Yardstick;
 use e2e::fleet::{evidence, objects, repository, until};
 use e2e::harness::{Cluster, ClusterId, Options};
 use k8s_openapi::api::core::v1::Pod;
@@ -21,6 +22,8 @@ use tokio::time::Instant;
 const CLUSTER: u8 = 4;
 /// Slots of the deployment; a spare comes on top.
 pub const SLOTS: i32 = 3;
+/// Cap of each slot: below what a busy machine of two cores computes.
+const NONCES_PER_SECOND: u64 = 10;
 /// Blocks before a Sprint in which nothing new is prepared.
 const AHEAD: i64 = 8;
 
@@ -29,6 +32,8 @@ pub struct World<'a> {
     pub cluster: &'a Cluster,
     pub client: Client,
     pub control: Control,
+    /// What the machine can compute.
+    pub yardstick: Yardstick,
     started: Instant,
 }
 
@@ -58,6 +63,7 @@ where
                 cluster,
                 client: cluster.client().await?,
                 control: network.control,
+                yardstick: programs.yardstick(NONCES_PER_SECOND).await?,
                 started,
             };
             fleet(cluster).await?;
@@ -86,7 +92,7 @@ async fn fleet(cluster: &Cluster) -> Result<()> {
         json!({"coldLoadSeconds": 10, "readyBySeconds": 6, "drainSeconds": 3, "firstNonceSeconds": 3});
     let deployment = objects::of_kind(&mut fleet, "ModelDeployment")?;
     deployment["spec"]["slots"] = SLOTS.into();
-    deployment["spec"]["engine"]["native"]["maxNoncesPerSecond"] = 10.into();
+    deployment["spec"]["engine"]["native"]["maxNoncesPerSecond"] = NONCES_PER_SECOND.into();
     objects::apply(cluster, &fleet).await
 }
 

@@ -1,4 +1,4 @@
-//! Failures as verbs: power cuts, and components that stop while everything around them goes on.
+//! Failures as verbs: power cuts, pulled cables, and components that stop while everything around them goes on.
 
 use std::{fmt, fs, str::FromStr, time::Duration};
 
@@ -11,7 +11,7 @@ use nix::{
 use super::{Cluster, up::is_ready};
 use crate::harness::{
     machine::{Desired, How, Spec},
-    network,
+    network::{self, Cable},
     plan::Machine,
     process::until,
 };
@@ -77,6 +77,16 @@ impl Cluster {
     pub async fn start_node(&self, node: u8) -> Result<()> {
         let spec = self.spec(Machine::Node(node))?;
         spec.start(&super::up::harness_program()?).await
+    }
+
+    /// Pulls a node's network cable: everything on it runs on, nothing comes or goes.
+    pub async fn isolate_node(&self, node: u8) -> Result<()> {
+        network::set_cable(self.options()?.id, Machine::Node(node), Cable::Out).await
+    }
+
+    /// Plugs the cable in again.
+    pub async fn rejoin_node(&self, node: u8) -> Result<()> {
+        network::set_cable(self.options()?.id, Machine::Node(node), Cable::In).await
     }
 
     /// Waits until the API server holds a node for ready, or for not ready.
