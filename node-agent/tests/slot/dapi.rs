@@ -4,13 +4,17 @@ use axum::{Router, body::to_bytes, extract::Request, extract::State};
 use http::StatusCode;
 use serde_json::Value;
 use std::{
+    net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU16, Ordering},
+        atomic::{AtomicU16, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
-use tokio::task::JoinSet;
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+};
 
 /// One callback.
 #[derive(Debug, Clone)]
@@ -38,39 +42,66 @@ impl Callback {
 struct Shared {
     callbacks: Mutex<Vec<Callback>>,
     status: AtomicU16,
+    /// How long an answer takes after the callback was taken.
+    delay_ms: AtomicU64,
 }
 
 #[derive(Debug)]
 pub struct Dapi {
     shared: Arc<Shared>,
-    address: String,
-    _server: JoinSet<()>,
+    address: SocketAddr,
+    /// A process of its own, as it were: with it go its port and every connection.
+    server: Option<Runtime>,
 }
 
 impl Dapi {
     pub async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
         let shared = Arc::new(Shared::default());
         shared.status.store(200, Ordering::SeqCst);
-        let router = Router::new().fallback(take).with_state(Arc::clone(&shared));
-        let mut server = JoinSet::new();
-        server.spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self {
+        let mut dapi = Self {
             shared,
-            address,
-            _server: server,
+            address: ([127, 0, 0, 1], 0).into(),
+            server: None,
+        };
+        dapi.live().await;
+        dapi
+    }
+
+    /// Its process is gone: the port refuses connections, and those it had are reset.
+    pub fn die(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.shutdown_background();
         }
     }
 
+    /// Comes back at the address it had.
+    pub async fn live(&mut self) {
+        let server = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let address = self.address;
+        let listener = server.spawn(TcpListener::bind(address)).await.unwrap().unwrap();
+        self.address = listener.local_addr().unwrap();
+        let router = Router::new().fallback(take).with_state(Arc::clone(&self.shared));
+        server.spawn(async move { axum::serve(listener, router).await.unwrap() });
+        self.server = Some(server);
+    }
+
     /// `http://127.0.0.1:PORT`.
-    pub fn address(&self) -> &str {
-        &self.address
+    pub fn address(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// The callback URL as DAPI writes it: model id percent-encoded twice.
     pub fn callback_url(&self) -> String {
-        format!("{}/v2/poc-batches/gonka-fleet%252Ftiny_qwen3_dense", self.address)
+        format!("{}/v2/poc-batches/gonka-fleet%252Ftiny_qwen3_dense", self.address())
+    }
+
+    /// Takes so long to answer from now on.
+    pub fn delay(&self, delay: Duration) {
+        self.shared.delay_ms.store(delay.as_millis() as u64, Ordering::SeqCst);
     }
 
     pub fn answer(&self, status: u16) {
@@ -120,6 +151,12 @@ impl Dapi {
     }
 }
 
+impl Drop for Dapi {
+    fn drop(&mut self) {
+        self.die();
+    }
+}
+
 async fn take(State(shared): State<Arc<Shared>>, request: Request) -> (StatusCode, String) {
     let path = request.uri().path().to_owned();
     let body = to_bytes(request.into_body(), 64 << 20).await.unwrap();
@@ -130,6 +167,10 @@ async fn take(State(shared): State<Arc<Shared>>, request: Request) -> (StatusCod
         status,
         at: Instant::now(),
     });
+    let delay_ms = shared.delay_ms.load(Ordering::SeqCst);
+    if delay_ms > 0 {
+        tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+    }
     let text = if status == 503 {
         "{\"error\":\"not in PoC generate phase\"}\n"
     } else {

@@ -13,7 +13,11 @@ use kernels::{
     scheme::{Round, Scheme as _},
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// The vector of a nonce, computed here.
 pub fn reference(block_hash: &str, public_key: &str, nonce: i64) -> String {
@@ -91,7 +95,7 @@ async fn a_round_delivers_every_nonce_of_both_groups_until_it_is_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repeated_start_is_answered_like_the_first_and_another_round_conflicts() {
+async fn a_repeated_start_is_answered_like_the_first_and_no_older_exam_disturbs_it() {
     let (pod, dapi) = (Pod::promoted().await, Dapi::start().await);
     let body = start_body(&dapi, 145);
     let first = pod.post(START, &body).await;
@@ -99,9 +103,9 @@ async fn a_repeated_start_is_answered_like_the_first_and_another_round_conflicts
         assert_eq!(pod.post(START, &body).await, first);
     }
     let mut other = body.clone();
-    other["block_height"] = json!(146);
+    other["block_height"] = json!(144);
     assert_eq!(pod.post(START, &other).await.status, 409);
-    // The case of the hash is part of it.
+    // The case of the hash is part of every seed: the first word stands.
     let mut lower = body.clone();
     lower["block_hash"] = json!(body["block_hash"].as_str().unwrap().to_lowercase());
     assert_eq!(pod.post(START, &lower).await.status, 409);
@@ -109,6 +113,11 @@ async fn a_repeated_start_is_answered_like_the_first_and_another_round_conflicts
 
     // After a stop the same exam may begin once more, where it was; then the other one from the bottom.
     dapi.wait_for_nonces(10).await;
+    // A stop that overtakes an answer of DAPI has the artifacts computed again, rightly.
+    wait("the answer", async || {
+        pod.report().await.round.unwrap().accepted == dapi.taken_nonces().len() as u64
+    })
+    .await;
     pod.post(STOP, &json!({})).await;
     let before: BTreeSet<i64> = dapi.taken_nonces().into_iter().collect();
     assert_eq!(pod.post(START, &body).await.status, 200);
@@ -124,7 +133,32 @@ async fn a_repeated_start_is_answered_like_the_first_and_another_round_conflicts
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn callbacks_wait_out_503_and_failures_and_give_up_what_is_refused() {
+async fn a_newer_exam_goes_before_one_that_was_never_stopped() {
+    let (pod, dapi) = (Pod::promoted().await, Dapi::start().await);
+    assert_eq!(pod.post(START, &start_body(&dapi, 145)).await.status, 200);
+    dapi.wait_for_nonces(10).await;
+    let newer = start_body(&dapi, 180);
+    let answer = pod.post(START, &newer).await;
+    assert_eq!((answer.status, &answer.body["backends"]), (200, &json!(2)));
+    wait("the newer exam's first nonces", async || {
+        let callbacks = dapi.callbacks();
+        callbacks
+            .iter()
+            .any(|callback| callback.body["block_height"] == 180 && callback.nonces().iter().any(|nonce| *nonce <= 5))
+    })
+    .await;
+    let callbacks = dapi.callbacks();
+    let first_newer = callbacks.iter().position(|c| c.body["block_height"] == 180).unwrap();
+    assert!(
+        callbacks[first_newer..].iter().all(|c| c.body["block_height"] == 180),
+        "nothing of the older exam comes later"
+    );
+    assert_eq!(pod.post(START, &start_body(&dapi, 145)).await.status, 409);
+    assert_eq!(pod.post(START, &newer).await, answer);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callbacks_wait_out_refusals_and_failures_and_nothing_is_given_up() {
     let (pod, dapi) = (Pod::promoted().await, Dapi::start().await);
     dapi.answer(503);
     assert_eq!(pod.post(START, &start_body(&dapi, 145)).await.status, 200);
@@ -138,8 +172,32 @@ async fn callbacks_wait_out_503_and_failures_and_give_up_what_is_refused() {
     let report = pod.report().await.round.unwrap();
     assert_eq!(report.refused, 0);
     assert!(report.accepted >= 60 && report.first_callback_ms > report.first_nonce_ms);
+    // A DAPI that lost its database knows neither node nor stage for a while.
+    for status in [400, 404, 500] {
+        dapi.answer(status);
+        let (begun, before) = (Instant::now(), dapi.callbacks().len());
+        wait("three refusals", async || dapi.callbacks().len() >= before + 3).await;
+        assert!(begun.elapsed() >= Duration::from_millis(750), "no storm");
+        assert_eq!(pod.report().await.round.unwrap().refused, 0, "{status}");
+        dapi.answer(200);
+        let taken = dapi.taken_nonces().len();
+        dapi.wait_for_nonces(taken + 40).await;
+    }
+    let nonces = dapi.taken_nonces();
+    assert_eq!(nonces.iter().collect::<BTreeSet<_>>().len(), nonces.len());
+    let without_gap = |group: i64| {
+        let of_group = nonces.iter().filter(|nonce| (**nonce - 1) / 4 % 2 == group);
+        of_group
+            .enumerate()
+            .all(|(index, nonce)| *nonce == 1 + group * 4 + index as i64 * 8)
+    };
+    assert!(without_gap(0) && without_gap(1), "{nonces:?}");
+    // What was never taken when the exam ends is told as refused.
     dapi.answer(400);
-    wait("a refusal", async || pod.report().await.round.unwrap().refused > 0).await;
+    let before = dapi.callbacks().len();
+    wait("a refusal", async || dapi.callbacks().len() > before).await;
+    pod.post(STOP, &json!({})).await;
+    assert!(pod.report().await.round.unwrap().refused > 0);
     let metrics = pod.call("metrics", "GET", "/metrics", None).await.body;
     for metric in [
         "gonka_slot_nonces_total{result=\"accepted\"}",
@@ -147,7 +205,7 @@ async fn callbacks_wait_out_503_and_failures_and_give_up_what_is_refused() {
         "gonka_slot_start_seconds_count{phase=\"request_to_engine\"} 1",
         "gonka_slot_start_seconds_count{phase=\"first_nonce\"} 1",
         "gonka_slot_start_seconds_count{phase=\"first_callback\"} 1",
-        "gonka_slot_round_state 2",
+        "gonka_slot_round_state 3",
         "gonka_slot_generation 1",
         "gonka_slot_door_open{door=\"chain\"} 1",
         "gonka_slot_journal_free_bytes",

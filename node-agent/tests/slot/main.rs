@@ -14,4 +14,6 @@ mod failures;
 mod operator_door;
 mod pod;
 mod recorded;
+mod resume;
 mod signal;
+mod takeover;

@@ -95,6 +95,7 @@ async fn a_demotion_resets_connections_and_closes_the_door() {
     let demotion = DemoteRequest {
         key: Some(key(0, 2)),
         drain_millis: 500,
+        superseded: false,
     };
     let report = pod.slot().await.demote(signed(demotion)).await.unwrap().into_inner();
     assert_eq!(report.chain_door(), Door::Closed);
@@ -115,7 +116,7 @@ async fn a_demotion_resets_connections_and_closes_the_door() {
 }
 
 /// The running round, as the operator hands it over.
-fn running(dapi: &Dapi) -> StartRequest {
+pub fn running(dapi: &Dapi) -> StartRequest {
     StartRequest {
         height: 145,
         seed: "C0DE".into(),
@@ -176,7 +177,7 @@ async fn a_callback_base_replaces_the_host_of_every_callback() {
     let (pod, dapi) = (Pod::start().await, Dapi::start().await);
     pod.wait_until_ready().await;
     let request = PromoteRequest {
-        callback_base: dapi.address().to_owned(),
+        callback_base: dapi.address(),
         ..promotion(1)
     };
     pod.promote(request).await.unwrap();

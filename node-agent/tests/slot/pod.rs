@@ -37,6 +37,8 @@ pub struct Pod {
 pub struct Answer {
     pub status: u16,
     pub retry_after: Option<String>,
+    /// Slot and generation of the assignment that answered.
+    pub assignment: [String; 2],
     /// JSON, or text where it is none.
     pub body: Value,
 }
@@ -150,15 +152,18 @@ impl Pod {
         }
         let response = request.send().await?;
         let status = response.status().as_u16();
-        let retry_after = response
-            .headers()
-            .get("retry-after")
-            .map(|value| value.to_str().unwrap().to_owned());
+        let header = |name: &str| {
+            let value = response.headers().get(name)?;
+            Some(value.to_str().unwrap().to_owned())
+        };
+        let retry_after = header("retry-after");
+        let assignment = ["x-gonka-slot", "x-gonka-slot-generation"].map(|name| header(name).unwrap_or_default());
         let text = response.text().await?;
         let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
         Ok(Answer {
             status,
             retry_after,
+            assignment,
             body,
         })
     }

@@ -180,7 +180,7 @@ fn strays(world: &World<'_>, holders: &BTreeMap<String, i32>, generations: &BTre
         .filter_map(|(name, pod)| {
             let live = world.live(pod).filter(|live| live.door_open)?;
             let newest = generations.get(&live.slot).copied().unwrap_or_default();
-            let demote = handoff::demote(name, pod, live.slot, newest.max(live.generation));
+            let demote = handoff::demote_superseded(name, pod, live.slot, newest.max(live.generation));
             Some(SlotSteps {
                 slot: -1,
                 takeover: None,

@@ -169,6 +169,7 @@ pub(super) async fn demote(
             ..target.key()
         }),
         drain_millis: step.drain_millis,
+        superseded: step.superseded,
     };
     let patience = DEMOTE + Duration::from_millis(u64::from(step.drain_millis));
     let request = authorized(token_file, message, Some(patience)).await?;

@@ -591,6 +591,10 @@ pub struct DemoteRequest {
     /// How long requests in flight may finish before their connections are reset, milliseconds.
     #[prost(uint32, tag = "2")]
     pub drain_millis: u32,
+    /// Another pod holds the slot already, and goes on with a round that runs: nothing more is delivered from here. Otherwise what
+    /// was computed may still leave for two seconds. A generation more than one above the pod's own says the same.
+    #[prost(bool, tag = "3")]
+    pub superseded: bool,
 }
 /// Position in a group's enumeration: x in node_id + group*count + x*(groups\*count).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

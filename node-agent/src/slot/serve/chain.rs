@@ -1,19 +1,26 @@
 //! The chain door: what DAPI calls. Two ports, any version prefix on both, JSON whatever the `Content-Type`, bodies
-//! bounded. Statuses and shapes are those of the recordings; the one divergence is a repeated start, answered 200.
+//! bounded. Statuses and shapes are those of the recordings; the divergences are a repeated start, answered 200, and a
+//! newer exam's, which ends the older. Every answer says which assignment gave it.
 
 pub mod answers;
 pub mod fields;
+pub mod headers;
 pub mod inference;
 pub mod management;
 pub mod pow;
 pub mod validation;
 
-use super::{config::backend_port, doors::Doors, metrics::Metrics, state::Core};
+use super::{
+    config::backend_port,
+    doors::{Doors, Peer, Visit},
+    metrics::Metrics,
+    state::Core,
+};
 use answers::{Answer, detail};
 use axum::{
     Router,
     body::{Body, to_bytes},
-    extract::{Request, State as Shared},
+    extract::{ConnectInfo, Request, State as Shared, connect_info::IntoMakeServiceWithConnectInfo},
     response::Response,
 };
 use bytes::Bytes;
@@ -46,17 +53,40 @@ pub struct Context {
 }
 
 /// The service of one port.
-pub fn router(context: Context, port: Port) -> Router {
-    Router::new().fallback(answer).with_state((context, port))
+pub fn router(context: Context, port: Port) -> IntoMakeServiceWithConnectInfo<Router, Peer> {
+    Router::new()
+        .fallback(answer)
+        .with_state((context, port))
+        .into_make_service_with_connect_info()
 }
 
-async fn answer(Shared((context, port)): Shared<(Context, Port)>, request: Request) -> Response<Body> {
+async fn answer(
+    Shared((context, port)): Shared<(Context, Port)>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+) -> Response<Body> {
+    let visit = peer.enter();
+    let assignment = context.core.read(|state| headers::of(state.memory.assignment.as_ref()));
+    let version = request.version();
+    let mut response = answer_inside(&context, port, &visit, request).await;
+    response.headers_mut().extend(assignment);
+    if version < http::Version::HTTP_2 && (visit.is_late() || response.headers().contains_key(header::CONNECTION)) {
+        let close = header::HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+        visit.say_farewell();
+    }
+    // The server drops a response's extensions when it has written the answer down; the socket is flushed afterwards.
+    response.extensions_mut().insert(Arc::new(visit));
+    response
+}
+
+async fn answer_inside(context: &Context, port: Port, visit: &Visit, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let path = strip_version(parts.uri.path());
     // Liveness is the process's own affair, held slot or not.
     let always = matches!(path, "/livez" | "/readyz");
-    let _in_flight = context.doors.enter();
-    if !always && !context.doors.is_open() {
+    let is_closed = || !always && (visit.is_late() || !context.doors.is_open());
+    if is_closed() {
         return closed();
     }
     let limit = if path.ends_with("/pow/generate") {
@@ -71,9 +101,13 @@ async fn answer(Shared((context, port)): Shared<(Context, Port)>, request: Reque
         );
         return answer.into_response();
     };
+    // The slot may have been taken away while the body came.
+    if is_closed() {
+        return closed();
+    }
     let answer = match port {
-        Port::Management => on_management(&context, &parts.method, path, body).await,
-        Port::Inference => inference::answer(&context, &parts.method, path),
+        Port::Management => on_management(context, &parts.method, path, body).await,
+        Port::Inference => inference::answer(context, &parts.method, path),
     };
     tracing::debug!(method = %parts.method, path = parts.uri.path(), status = answer.status.as_u16(), "answered");
     answer.into_response()

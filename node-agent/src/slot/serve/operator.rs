@@ -13,7 +13,7 @@ use super::{
     state::{Core, State},
     trust::Trust,
 };
-use crate::slot::clock::now_ms;
+use crate::slot::clock::{now_ms, wall_ms};
 use futures::Stream;
 use proto::v1::{
     DemoteRequest, PromoteRequest, Rehearsal, RehearseRequest, RoundsReply, RoundsRequest, SlotKey, SlotReport,
@@ -62,7 +62,7 @@ impl Service {
             .metadata()
             .get("authorization")
             .and_then(|value| value.to_str().ok());
-        self.trust.check_header(header, now_ms()).map_err(|error| {
+        self.trust.check_header(header, wall_ms()).map_err(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "a caller was turned away");
             Status::unauthenticated(error.to_string())
         })?;
@@ -102,17 +102,16 @@ impl Slot for Service {
     async fn demote(&self, request: Request<DemoteRequest>) -> Result<Response<SlotReport>, Status> {
         let request = self.authorize(request)?;
         let now = now_ms();
-        self.core.remember(|state| {
+        let closing = self.core.remember(|state| {
             let key = fence::check(&self.core.config.identity, &state.memory.seen, request.key.as_ref())?;
-            state.memory.note(key);
-            state.memory.assignment = None;
-            state.end_round(End::Stopped, FLUSH_MS, now);
-            state.jobs.cancel_all(now);
-            tracing::info!(slot = key.slot, generation = key.generation, "demoted");
-            Ok::<_, Status>(())
+            check_held(state, key)?;
+            // Before anything changes: an answer that the change brings about says that its connection ends.
+            let closing = self.doors.shut();
+            demote(state, key, request.superseded, now);
+            Ok::<_, Status>(closing)
         })?;
         let drain = Duration::from_millis(u64::from(request.drain_millis.min(MAX_DRAIN_MS)));
-        self.doors.close(drain).await;
+        closing.drain(drain).await;
         Ok(Response::new(self.report()))
     }
 
@@ -154,6 +153,30 @@ impl Slot for Service {
         let rehearsal = rehearsal::run(&self.core, &self.client, request).await?;
         Ok(Response::new(rehearsal))
     }
+}
+
+/// Whether the slot that is to be given up is the one held, if any is.
+fn check_held(state: &State, key: &SlotKey) -> Result<(), Status> {
+    match &state.memory.assignment {
+        Some(held) if held.deployment_uid != key.deployment_uid || held.slot != key.slot => {
+            Err(Status::failed_precondition(format!(
+                "this pod holds slot {} at generation {}, not slot {}",
+                held.slot, held.generation, key.slot
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Gives the slot up. What was computed still leaves, unless another pod has gone on with the round meanwhile.
+fn demote(state: &mut State, key: &SlotKey, superseded: bool, now_ms: i64) {
+    let held = state.memory.assignment.take();
+    // A generation between ours and this one was somebody's.
+    let superseded = superseded || held.is_some_and(|held| key.generation > held.generation + 1);
+    state.memory.note(key);
+    state.end_round(End::Stopped, if superseded { 0 } else { FLUSH_MS }, now_ms);
+    state.jobs.cancel_all(now_ms);
+    tracing::info!(slot = key.slot, generation = key.generation, superseded, "demoted");
 }
 
 /// Takes the slot over; a round that runs goes on here.
@@ -204,10 +227,9 @@ fn promote(core: &Core, state: &mut State, request: PromoteRequest, now_ms: i64)
         "promoted"
     );
     let Some(running) = running else { return Ok(()) };
-    if state.active().is_some_and(|round| round.request.key() == running.key()) {
+    if state.active().is_some_and(|round| admission::outlasts(round, &running)) {
         return Ok(());
     }
-    state.end_round(End::Stopped, 0, now_ms);
     let groups = state.groups.len() as u32;
     let resume = admission::resume_indices(groups, request.resume.iter().map(|r| (r.group, r.next_index)));
     state.begin_round(running, resume, now_ms);

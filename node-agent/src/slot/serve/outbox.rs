@@ -10,6 +10,13 @@ const FIRST_PAUSE_MS: i64 = 250;
 const LONGEST_PAUSE_MS: i64 = 4_000;
 /// Pause after "not in phase": the window opens and closes by the block.
 const OUT_OF_PHASE_MS: i64 = 1_000;
+/// In a hurry callbacks follow one another this closely: `docs/delivery.md` says what it is worth and what it costs.
+const HURRY_MS: i64 = 250;
+/// In a hurry no pause is longer.
+const HURRIED_PAUSE_MS: i64 = 500;
+/// After so many refusals of one artifact by itself the next one is tried: if that is taken, it was the artifact and not
+/// DAPI's present state.
+const SUSPICIOUS: u32 = 3;
 
 /// One artifact that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +40,8 @@ pub enum Outcome {
     OutOfPhase,
     /// Another 5xx, a timeout, a connection that failed.
     Transient,
-    /// Another 4xx: it would be refused again.
+    /// Another 4xx. DAPI looks at its node's number and its own stage before it looks at artifacts, and says so of either
+    /// when it has just been restarted or has lost its database: what is refused now may well be taken later.
     Refused,
 }
 
@@ -69,8 +77,17 @@ pub struct Outbox {
     /// Start of the last callback; a first one is due as if one had been sent an interval before its time.
     last_sent_ms: Option<i64>,
     created_ms: i64,
-    hold_until_ms: i64,
+    /// End and length of the pause after a failure.
+    hold: Option<(i64, i64)>,
     failures: u32,
+    /// Most artifacts in the next callback: halved by a refusal, so that one bad artifact does not hold up the others.
+    most: usize,
+    /// Refusals of the oldest artifact by itself.
+    alone: u32,
+    /// The next callback carries the second oldest.
+    trial: bool,
+    /// Of what left the queue last, those at its front that were given up.
+    given_up: usize,
 }
 
 impl Outbox {
@@ -82,8 +99,12 @@ impl Outbox {
             in_flight: 0,
             last_sent_ms: None,
             created_ms: now_ms,
-            hold_until_ms: 0,
+            hold: None,
             failures: 0,
+            most: MAX_POST,
+            alone: 0,
+            trial: false,
+            given_up: 0,
         }
     }
 
@@ -96,20 +117,33 @@ impl Outbox {
         excess as u64
     }
 
-    /// When to send what. `interval_ms` is the present one: short near the end of the window.
+    /// When to send what.
     pub fn decide(&self, now_ms: i64, interval_ms: i64) -> Step {
+        self.decide_within(now_ms, interval_ms, LONGEST_PAUSE_MS)
+    }
+
+    /// The same near the end of the window.
+    pub fn decide_hurried(&self, now_ms: i64, interval_ms: i64) -> Step {
+        self.decide_within(now_ms, interval_ms.min(HURRY_MS), HURRIED_PAUSE_MS)
+    }
+
+    fn decide_within(&self, now_ms: i64, interval_ms: i64, longest_pause_ms: i64) -> Step {
         if self.queue.is_empty() || self.in_flight > 0 {
             return Step::Idle;
         }
         let paced = match self.last_sent_ms {
             // The first artifacts leave within a second: they prove the path while there is time to mend it.
             None => self.created_ms + interval_ms.min(1_000),
-            Some(_) if self.failures == 0 && self.queue.len() >= MAX_POST => now_ms,
+            Some(_) if self.failures == 0 && self.queue.len() >= self.most => now_ms,
             Some(sent) => sent + interval_ms,
         };
-        let due = paced.max(self.hold_until_ms);
-        if now_ms >= due {
-            Step::Send(self.queue.len().min(MAX_POST))
+        let held = self
+            .hold
+            .map_or(now_ms, |(until, pause)| until - pause + pause.min(longest_pause_ms));
+        let due = paced.max(held);
+        // A due time beyond any pause was set by a clock that has been set back since.
+        if now_ms >= due || due - now_ms > interval_ms.max(longest_pause_ms) {
+            Step::Send(if self.trial { 2 } else { self.most }.min(self.queue.len()))
         } else {
             Step::WaitUntil(due)
         }
@@ -119,25 +153,45 @@ impl Outbox {
     pub fn begin(&mut self, count: usize, now_ms: i64) -> impl Iterator<Item = &Entry> {
         self.in_flight = count.min(self.queue.len());
         self.last_sent_ms = Some(now_ms);
-        self.queue.range(..self.in_flight)
+        self.queue.range(usize::from(self.trial)..self.in_flight)
     }
 
-    /// Notes how it went; answers how many have left the queue (accepted or refused), to be taken off by [`Self::pop`].
+    /// Notes how it went; answers how many have left the queue (accepted or given up), to be taken off by [`Self::pop`].
     pub fn finish(&mut self, outcome: Outcome, now_ms: i64) -> usize {
         let count = std::mem::take(&mut self.in_flight);
+        let was_trial = std::mem::take(&mut self.trial);
+        self.given_up = 0;
         match outcome {
-            Outcome::Accepted | Outcome::Refused => {
-                self.failures = 0;
-                self.hold_until_ms = 0;
+            Outcome::Accepted => {
+                (self.failures, self.alone, self.hold) = (0, 0, None);
+                self.given_up = usize::from(was_trial);
+                self.most = self.most.saturating_mul(2).min(MAX_POST);
                 return count;
             }
-            Outcome::OutOfPhase => self.hold_until_ms = now_ms + OUT_OF_PHASE_MS,
-            Outcome::Transient => {
-                self.hold_until_ms = now_ms + pause_ms(self.failures);
-                self.failures = self.failures.saturating_add(1);
+            Outcome::OutOfPhase => {
+                self.trial = was_trial;
+                self.pause(OUT_OF_PHASE_MS, now_ms);
+                return 0;
             }
+            Outcome::Refused => {
+                self.most = (count / 2).max(1);
+                self.alone = if count == 1 { self.alone + 1 } else { 0 };
+                self.trial = self.alone >= SUSPICIOUS && self.queue.len() > 1;
+            }
+            Outcome::Transient => self.trial = was_trial,
         }
+        self.pause(pause_ms(self.failures), now_ms);
+        self.failures = self.failures.saturating_add(1);
         0
+    }
+
+    /// Of what [`Self::finish`] let go last, how many were given up.
+    pub fn given_up(&self) -> usize {
+        self.given_up
+    }
+
+    fn pause(&mut self, length_ms: i64, now_ms: i64) {
+        self.hold = Some((now_ms + length_ms, length_ms));
     }
 
     /// Takes the oldest `count` off.
@@ -248,14 +302,90 @@ mod tests {
         }
     }
 
+    /// Delivers for a time, to a DAPI that answers as it likes; answers what was taken, what was given up, and attempts.
+    fn deliver(
+        outbox: &mut Outbox,
+        times: std::ops::Range<i64>,
+        clock: impl Fn(i64) -> i64,
+        mut answer: impl FnMut(i64, &[i32]) -> Outcome,
+    ) -> (Vec<i32>, Vec<i32>, usize) {
+        let (mut taken, mut given_up, mut attempts) = (Vec::new(), Vec::new(), 0);
+        for time in times.step_by(50) {
+            let now = clock(time);
+            if let Step::Send(count) = outbox.decide(now, 1_000) {
+                let oldest: Vec<i32> = outbox.queue.iter().take(count).map(|entry| entry.nonce).collect();
+                let nonces: Vec<i32> = outbox.begin(count, now).map(|entry| entry.nonce).collect();
+                attempts += 1;
+                let left = outbox.finish(answer(time, &nonces), now);
+                outbox.pop(left);
+                given_up.extend(&oldest[..outbox.given_up()]);
+                taken.extend(&oldest[outbox.given_up()..left]);
+            }
+        }
+        (taken, given_up, attempts)
+    }
+
     #[test]
-    fn what_is_refused_for_good_leaves_the_queue() {
+    fn what_is_refused_for_a_while_is_delivered_afterwards_without_a_storm() {
+        let mut outbox = Outbox::new(1_000, 0);
+        outbox.push(entries(0..100));
+        let answer = |time, _: &[i32]| match time {
+            0..82_000 => Outcome::Refused,
+            82_000..84_000 => Outcome::OutOfPhase,
+            84_000..90_000 => Outcome::Transient,
+            _ => Outcome::Accepted,
+        };
+        let (taken, given_up, attempts) = deliver(&mut outbox, 1_000..96_000, |time| time, answer);
+        assert_eq!((taken, given_up), ((0..100).collect(), Vec::new()));
+        assert!(attempts < 40, "{attempts}");
+    }
+
+    #[test]
+    fn one_artifact_that_is_never_taken_is_found_and_the_others_are_delivered() {
+        let mut outbox = Outbox::new(1_000, 0);
+        outbox.push(entries(0..100));
+        let answer = |_, nonces: &[i32]| {
+            if nonces.contains(&37) {
+                Outcome::Refused
+            } else {
+                Outcome::Accepted
+            }
+        };
+        let (taken, given_up, _) = deliver(&mut outbox, 1_000..120_000, |time| time, answer);
+        assert_eq!(given_up, [37]);
+        assert_eq!(taken.len(), 99);
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_and_forth_stops_no_delivery() {
+        for step in [5_000, -5_000] {
+            let clock = |time: i64| time + if time / 3_000 % 2 == 1 { step } else { 0 };
+            let mut outbox = Outbox::new(1_000, 0);
+            outbox.push(entries(0..3));
+            let answer = |time: i64, _: &[i32]| {
+                if time < 9_000 {
+                    Outcome::Transient
+                } else {
+                    Outcome::Accepted
+                }
+            };
+            let (taken, _, attempts) = deliver(&mut outbox, 1_000..16_000, clock, answer);
+            assert_eq!(taken, [0, 1, 2], "{step}");
+            assert!((3..20).contains(&attempts), "{attempts}");
+        }
+    }
+
+    #[test]
+    fn in_a_hurry_no_pause_is_long() {
         let mut outbox = Outbox::new(100, 0);
         outbox.push(entries(0..3));
-        assert_eq!(outbox.begin(2, 0).count(), 2);
-        assert_eq!(outbox.finish(Outcome::Refused, 1), 2);
-        outbox.pop(2);
-        assert_eq!(outbox.len(), 1);
+        for _ in 0..6 {
+            assert_eq!(outbox.begin(3, 10_000).count(), 3);
+            assert_eq!(outbox.finish(Outcome::Transient, 10_000), 0);
+        }
+        assert_eq!(outbox.decide(10_000, 5_000), Step::WaitUntil(15_000));
+        assert_eq!(outbox.decide_hurried(10_000, 5_000), Step::WaitUntil(10_500));
+        assert_eq!(outbox.decide_hurried(10_500, 5_000), Step::Send(3));
     }
 
     #[test]

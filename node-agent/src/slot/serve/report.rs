@@ -153,4 +153,4 @@ pub fn not_ready(state: &State, config: &Config) -> Vec<Reason> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,6 +1,7 @@
 //! Apply: callbacks of the round under way. One at a time; when and what is [`super::outbox`]'s to say.
 
 use super::{
+    config::Config,
     jobs::encoding,
     journal::record::Record,
     memory::Assignment,
@@ -13,7 +14,11 @@ use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 
 /// A callback that takes longer has failed.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub const TIMEOUT: Duration = Duration::from_secs(10);
+/// The same in a hurry: a second attempt must still be in time.
+const HURRIED_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest sleep: a hurry begins by the clock and nothing rings for it.
+const GLANCE: Duration = Duration::from_millis(250);
 /// A callback's connection must stand within this time.
 const CONNECT: Duration = Duration::from_secs(3);
 /// Bytes of an answer that are read.
@@ -39,7 +44,12 @@ pub fn client() -> Result<reqwest::Client, reqwest::Error> {
 
 /// What to do next.
 enum Plan {
-    Post { id: i64, url: String, body: Value },
+    Post {
+        id: i64,
+        url: String,
+        body: Value,
+        timeout: Duration,
+    },
     WaitUntil(i64),
     Idle,
 }
@@ -49,11 +59,11 @@ pub async fn run(core: Arc<Core>, client: reqwest::Client) {
     let mut changed = core.subscribe();
     loop {
         // Not a change that others must hear of: only this task moves what is in flight.
-        let plan = core.plan(|state| plan(state, core.config.callback_interval_ms, now_ms()));
+        let plan = core.plan(|state| plan(state, &core.config, now_ms()));
         match plan {
-            Plan::Post { id, url, body } => {
+            Plan::Post { id, url, body, timeout } => {
                 let outcome = tokio::select! {
-                    outcome = post(&client, &url, &body) => outcome,
+                    outcome = post(&client, &url, &body, timeout) => outcome,
                     () = core.until(|state| !may_send(state, id)) => Outcome::Transient,
                 };
                 if core.update(|state| conclude(state, id, outcome, now_ms())) {
@@ -63,7 +73,7 @@ pub async fn run(core: Arc<Core>, client: reqwest::Client) {
             Plan::WaitUntil(at) => {
                 let pause = Duration::from_millis((at - now_ms()).max(1).unsigned_abs());
                 tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
+                    () = tokio::time::sleep(pause.min(GLANCE)) => {}
                     _ = changed.changed() => {}
                 }
             }
@@ -82,13 +92,19 @@ fn may_send(state: &State, id: i64) -> bool {
         .is_some_and(|round| round.id == id && round.may_send(now_ms()))
 }
 
-fn plan(state: &mut State, interval_ms: i64, now_ms: i64) -> Plan {
-    let interval_ms = state.callback_interval_ms(interval_ms, now_ms);
+fn plan(state: &mut State, config: &Config, now_ms: i64) -> Plan {
+    let interval_ms = config.callback_interval_ms;
+    let hurry = state.must_hurry(config.stage_ms, now_ms);
     let assignment = state.memory.assignment.clone();
     let Some(round) = state.rounds.back_mut().filter(|round| round.may_send(now_ms)) else {
         return Plan::Idle;
     };
-    match round.outbox.decide(now_ms, interval_ms) {
+    let step = if hurry {
+        round.outbox.decide_hurried(now_ms, interval_ms)
+    } else {
+        round.outbox.decide(now_ms, interval_ms)
+    };
+    match step {
         Step::Idle => Plan::Idle,
         Step::WaitUntil(at) => Plan::WaitUntil(at),
         Step::Send(count) => {
@@ -106,6 +122,7 @@ fn plan(state: &mut State, interval_ms: i64, now_ms: i64) -> Plan {
                 id: round.id,
                 url: format!("{base}/generated"),
                 body: generated_body(request, &artifacts),
+                timeout: if hurry { HURRIED_TIMEOUT } else { TIMEOUT },
             }
         }
     }
@@ -130,10 +147,8 @@ fn conclude(state: &mut State, id: i64, outcome: Outcome, now_ms: i64) -> bool {
     };
     let left = round.outbox.finish(outcome, now_ms) as u64;
     if left > 0 {
-        let (accepted, refused) = match outcome {
-            Outcome::Accepted => (left, 0),
-            Outcome::OutOfPhase | Outcome::Transient | Outcome::Refused => (0, left),
-        };
+        let refused = round.outbox.given_up() as u64;
+        let accepted = left - refused;
         state.note(&Record::Sent {
             at: now_ms,
             accepted,
@@ -145,11 +160,11 @@ fn conclude(state: &mut State, id: i64, outcome: Outcome, now_ms: i64) -> bool {
 }
 
 /// Posts once.
-pub async fn post(client: &reqwest::Client, url: &str, body: &Value) -> Outcome {
+pub async fn post(client: &reqwest::Client, url: &str, body: &Value, timeout: Duration) -> Outcome {
     let sent = client
         .post(url)
         .header(http::header::CONTENT_TYPE, "application/json")
-        .timeout(TIMEOUT)
+        .timeout(timeout)
         .body(body.to_string())
         .send()
         .await;

@@ -18,8 +18,10 @@ pub struct View {
     pub height: i64,
     /// Its hash.
     pub block_hash: String,
-    /// When it was told, Unix milliseconds of this machine.
+    /// When it was told last, Unix milliseconds of this machine.
     pub seen_ms: i64,
+    /// When it was told first.
+    pub since_ms: i64,
     /// Whether an earlier frame made this height plausible. A first frame is believed, but ends nothing.
     pub confirmed: bool,
     /// An exam announced or running.
@@ -31,13 +33,32 @@ pub struct View {
 }
 
 impl View {
+    /// Milliseconds between two blocks, once enough were seen.
+    pub fn block_ms(&self) -> Option<i64> {
+        let (blocks, took_ms) = (self.height - self.first.0, self.since_ms - self.first.1);
+        (blocks >= PACE_BLOCKS && took_ms >= blocks).then(|| took_ms / blocks)
+    }
+
+    /// When a coming block is expected. While the chain is heard to stand still, the time stands off.
+    pub fn expected_ms(&self, height: i64) -> Option<i64> {
+        let block_ms = self.block_ms()?;
+        let late_ms = (self.seen_ms - self.since_ms - block_ms).max(0);
+        Some(self.since_ms + (height - self.height) * block_ms + late_ms)
+    }
+
+    /// Moves with a clock that was set.
+    pub fn shift(&mut self, by_ms: i64) {
+        self.seen_ms += by_ms;
+        self.since_ms += by_ms;
+        self.first.1 += by_ms;
+    }
+
     /// Where the chain should be by now at the pace it had: frames may stop coming in the middle of an exam.
     pub fn expected_height(&self, now_ms: i64) -> i64 {
-        let (blocks, took_ms) = (self.height - self.first.0, self.seen_ms - self.first.1);
-        if blocks < PACE_BLOCKS || took_ms <= 0 {
-            return self.height;
-        }
-        self.height + (now_ms - self.seen_ms).max(0) * blocks / took_ms
+        let coming = self
+            .block_ms()
+            .map_or(0, |block_ms| (now_ms - self.seen_ms).max(0) / block_ms);
+        self.height + coming
     }
 }
 
@@ -62,6 +83,9 @@ pub fn accept(before: Option<&View>, frame: Frame, chain_id: &str, now_ms: i64) 
         height: frame.height,
         block_hash: frame.block_hash,
         seen_ms: now_ms,
+        since_ms: before
+            .filter(|before| before.height == frame.height)
+            .map_or(now_ms, |before| before.since_ms),
         confirmed: before.is_some(),
         exam: frame.exam,
         heights: frame.heights,
@@ -98,6 +122,32 @@ mod tests {
         assert_eq!(before.expected_height(101_000), 120);
         assert_eq!(before.expected_height(0), 110, "a clock that went back");
         assert_eq!(view(100).expected_height(60_000), 100, "one frame tells no pace");
+    }
+
+    #[test]
+    fn a_coming_block_is_expected_later_while_the_chain_is_heard_to_stand_still() {
+        let mut now = view(100);
+        assert_eq!(now.expected_ms(120), None, "one frame tells no pace");
+        for step in 1..=10 {
+            let height = 100 + step;
+            now = accept(Some(&now), frame(height, &height.to_string()), "", 1_000 + step * 1_000).unwrap();
+        }
+        assert_eq!((now.block_ms(), now.expected_ms(115)), (Some(1_000), Some(16_000)));
+        for beat in [16_000, 21_000, 26_000] {
+            now = accept(Some(&now), frame(110, "110"), "", beat).unwrap();
+        }
+        assert_eq!((now.block_ms(), now.since_ms), (Some(1_000), 11_000));
+        assert_eq!(
+            now.expected_ms(115),
+            Some(30_000),
+            "the next block at once, four more after it"
+        );
+        now = accept(Some(&now), frame(111, "111"), "", 40_000).unwrap();
+        now = accept(Some(&now), frame(112, "112"), "", 40_000).unwrap();
+        assert_eq!(now.height, 112, "two blocks at once");
+        assert!(accept(Some(&now), frame(105, "105"), "", 41_000).is_none(), "the past");
+        now.shift(-5_000);
+        assert_eq!((now.since_ms, now.block_ms()), (35_000, Some(3_250)));
     }
 
     #[test]

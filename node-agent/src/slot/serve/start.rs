@@ -32,6 +32,7 @@ pub fn first_state(config: &Config) -> State {
         signal: None,
         journal,
         journal_free: u64::MAX,
+        turned_away: None,
         start_times: Vec::new(),
         totals: [0; 3],
         closing: false,

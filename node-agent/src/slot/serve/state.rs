@@ -8,9 +8,10 @@ use super::{
         record::{End, Record},
     },
     memory::{EngineLives, Memory},
-    request::RoundRequest,
+    request::{RoundKey, RoundRequest},
     round::{
         Round,
+        admission::{self, Admission, Situation},
         ending::{self, Ends},
     },
     signal::View,
@@ -24,8 +25,8 @@ use tokio::sync::watch;
 
 /// Rounds remembered.
 const HISTORY: usize = 17;
-/// Near the end of generation callbacks follow one another this closely.
-const HURRY_INTERVAL_MS: i64 = 250;
+/// Routes to a pod that lost or gained an address are right within a second; whoever still asks after this time means us.
+const WAYS_MENDED_MS: i64 = 3_000;
 
 /// Where a replica group stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -98,6 +99,8 @@ pub struct State {
     pub journal: Journal,
     /// Room left for it; unknown at first, which is no red light.
     pub journal_free: u64,
+    /// A start that was turned away as another node's, and when it first was.
+    pub turned_away: Option<(RoundKey, i64)>,
     /// Measured since the last scrape.
     pub start_times: Vec<(StartPhase, f64)>,
     /// Sums over all rounds of this process: generated, accepted, refused.
@@ -122,6 +125,11 @@ impl State {
         self.active().is_some_and(|round| round.id == id)
     }
 
+    /// Whether nothing is under way that a step of the clock could disturb.
+    pub fn is_quiet(&self, now_ms: i64) -> bool {
+        self.newest().is_none_or(|round| !round.may_send(now_ms)) && !self.jobs.is_busy()
+    }
+
     /// Engines with the model loaded.
     pub fn ready(&self) -> usize {
         self.groups.iter().filter(|group| group.phase == Phase::Ready).count()
@@ -135,8 +143,32 @@ impl State {
         }
     }
 
-    /// Begins a round; answers its id.
+    /// What a start of DAPI meets.
+    pub fn admit(&mut self, request: &RoundRequest, config: &Config, now_ms: i64) -> Admission {
+        let key = request.key();
+        let since = self.turned_away.as_ref().filter(|(turned, _)| *turned == key);
+        let since_ms = since.map(|(_, at)| *at);
+        let admission = admission::decide(
+            request,
+            &Situation {
+                node_num: self.memory.assignment.as_ref().map(|held| held.node_num),
+                insisted: since_ms.is_some_and(|at| now_ms - at >= WAYS_MENDED_MS),
+                newest: self.newest(),
+                model: config.model(),
+                scheme: &config.prepare.scheme,
+                ready: self.ready(),
+                groups: self.groups.len() as u32,
+            },
+        );
+        if matches!(admission, Admission::OtherNode(_)) {
+            self.turned_away = Some((key, since_ms.unwrap_or(now_ms)));
+        }
+        admission
+    }
+
+    /// Begins a round, which ends the one under way; answers its id.
     pub fn begin_round(&mut self, request: RoundRequest, resume: Vec<u64>, now_ms: i64) -> i64 {
+        self.end_round(End::Stopped, 0, now_ms);
         let id = self.newest().map_or(now_ms, |newest| now_ms.max(newest.id + 1));
         let started = Record::Started {
             request,
@@ -295,24 +327,24 @@ impl State {
         }
     }
 
-    /// Time between two callbacks, at present.
-    pub fn callback_interval_ms(&self, usual_ms: i64, now_ms: i64) -> i64 {
-        let height = self.signal.as_ref().map(|view| view.expected_height(now_ms));
-        match self.newest() {
-            Some(round) if self.closing || !round.is_active() || ending::must_hurry(round.ends, height) => {
-                usual_ms.min(HURRY_INTERVAL_MS)
-            }
-            _ => usual_ms,
-        }
+    /// Whether what waits should leave at once.
+    pub fn must_hurry(&self, stage_ms: i64, now_ms: i64) -> bool {
+        let view = self.signal.as_ref();
+        self.newest().is_some_and(|round| {
+            self.closing || !round.is_active() || ending::must_hurry(round.id, round.ends, view, now_ms, stage_ms)
+        })
     }
 
     /// Ends a round that nobody ended, gives up what is late, forgets old results. True: a round ended.
     pub fn tick(&mut self, stage_ms: i64, now_ms: i64) -> bool {
-        let confirmed = self.signal.as_ref().filter(|view| view.confirmed);
-        let height = confirmed.map(|view| view.height);
-        let overdue = self
-            .active()
-            .is_some_and(|round| ending::is_overdue(round.id, round.ends, height, now_ms, stage_ms));
+        let view = self.signal.as_ref();
+        let height = view.filter(|view| view.confirmed).map(|view| view.height);
+        let overdue = self.active().is_some_and(|round| {
+            let (id, ends) = (round.id, round.ends);
+            view.is_some_and(|view| ending::is_superseded(&round.request, view))
+                || (ending::is_overdue(id, ends, height, now_ms, stage_ms)
+                    && !ending::is_held_open(id, ends, view, now_ms, stage_ms))
+        });
         if overdue {
             self.end_round(End::StoppedBySelf, 0, now_ms);
         }
@@ -397,3 +429,6 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

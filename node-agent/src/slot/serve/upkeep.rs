@@ -2,7 +2,7 @@
 //! measured.
 
 use super::{journal::copier, state::Core};
-use crate::slot::clock::now_ms;
+use crate::slot::clock::{self, now_ms};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 /// Between two looks at what is overdue.
@@ -17,10 +17,28 @@ pub async fn run(core: Arc<Core>) {
             if core.plan(|state| state.tick(core.config.stage_ms, now_ms())) {
                 core.ring();
             }
+            follow_wall(&core);
             tokio::time::sleep(TICK).await;
         }
     };
     tokio::join!(ticking, copying(&core));
+}
+
+/// In a round the clock goes on as it was; between two, stamps are to be those of everybody else.
+fn follow_wall(core: &Core) {
+    core.plan(|state| {
+        let step_ms = if state.is_quiet(clock::now_ms()) {
+            clock::follow_wall()
+        } else {
+            0
+        };
+        if step_ms != 0 {
+            tracing::warn!(step_ms, "the wall clock was set");
+            if let Some(view) = &mut state.signal {
+                view.shift(step_ms);
+            }
+        }
+    });
 }
 
 /// A disk that hangs holds up nothing but this loop.

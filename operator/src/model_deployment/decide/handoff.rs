@@ -137,7 +137,7 @@ pub fn promote_is_due(world: &World<'_>, slot: i32, assignment: &Assignment, pod
     !reported || live.told.as_ref() != Some(&telling(world, slot, assignment.generation))
 }
 
-/// The demote of a pod that loses a slot.
+/// The demote of a pod that loses a slot. What it computed still leaves: its successor has not begun.
 pub fn demote(name: &str, pod: &PodSeen, slot: i32, generation: i64) -> Demote {
     Demote {
         pod: name.to_owned(),
@@ -146,5 +146,14 @@ pub fn demote(name: &str, pod: &PodSeen, slot: i32, generation: i64) -> Demote {
         slot,
         generation,
         drain_millis: DRAIN_MILLIS,
+        superseded: false,
+    }
+}
+
+/// The demote of a pod that was away when its slot moved: another one has gone on.
+pub fn demote_superseded(name: &str, pod: &PodSeen, slot: i32, generation: i64) -> Demote {
+    Demote {
+        superseded: true,
+        ..demote(name, pod, slot, generation)
     }
 }

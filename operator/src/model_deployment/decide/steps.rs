@@ -99,6 +99,8 @@ pub struct Demote {
     pub generation: i64,
     /// How long requests in flight may finish.
     pub drain_millis: u32,
+    /// Another pod holds the slot already: nothing more is delivered from here.
+    pub superseded: bool,
 }
 
 /// Opens a chain door.

@@ -11,7 +11,7 @@ use crate::slot::{
         config::backend_port,
         journal::record::{End, Record},
         request::RoundRequest,
-        round::admission::{self, Admission, Situation},
+        round::admission::{self, Admission},
         state::{Core, Phase, StartPhase, State},
     },
 };
@@ -55,23 +55,16 @@ pub async fn start(core: &Core, body: &[u8]) -> Answer {
         Err(answer) => return answer,
     };
     let now = now_ms();
-    let model = core.config.model();
-    let begun = core.update(|state| {
-        let situation = Situation {
-            newest: state.newest(),
-            model,
-            scheme: &core.config.prepare.scheme,
-            ready: state.ready(),
-            groups: state.groups.len() as u32,
-        };
-        match admission::decide(&request, &situation) {
-            Admission::Start(resume) => Ok(state.begin_round(request.clone(), resume, now)),
-            refusal => Err(refusal),
-        }
+    let begun = core.update(|state| match state.admit(&request, &core.config, now) {
+        Admission::Start(resume) => Ok(state.begin_round(request.clone(), resume, now)),
+        refusal => Err(refusal),
     });
     match begun {
         Ok(id) => {
-            note_assignment(core, &request);
+            if core.read(|state| state.memory.stopped) {
+                // A stop of days ago must not cost an exam.
+                core.remember(|state| state.memory.stopped = false);
+            }
             tracing::info!(
                 height = request.height,
                 seed = request.seed,
@@ -80,37 +73,40 @@ pub async fn start(core: &Core, body: &[u8]) -> Answer {
             );
             engines_answer(core, id, asked).await
         }
-        Err(Admission::Repeat(body)) => Answer::ok(body.unwrap_or_else(|| core.read(started_body))),
-        Err(Admission::WrongModel) => detail(
+        Err(refusal) => refused(core, &request, refusal),
+    }
+}
+
+/// The answer to a start that begins nothing.
+fn refused(core: &Core, request: &RoundRequest, refusal: Admission) -> Answer {
+    match refusal {
+        Admission::Repeat(body) => Answer::ok(body.unwrap_or_else(|| core.read(started_body))),
+        Admission::WrongModel => detail(
             StatusCode::CONFLICT,
             json!({
                 "error": "params mismatch",
                 "requested": { "model": request.model, "seq_len": request.seq_len, "k_dim": request.k_dim },
-                "deployed": { "model": model, "scheme": core.config.prepare.scheme },
+                "deployed": { "model": core.config.model(), "scheme": core.config.prepare.scheme },
             }),
         ),
-        Err(Admission::NoBackend) => detail(StatusCode::SERVICE_UNAVAILABLE, "No healthy PoC backend"),
-        Err(Admission::Conflict | Admission::Start(_)) => detail(
+        Admission::NoBackend => detail(StatusCode::SERVICE_UNAVAILABLE, "No healthy PoC backend"),
+        Admission::NoSlot => detail(StatusCode::SERVICE_UNAVAILABLE, "this pod holds no slot any more"),
+        Admission::OtherNode(own) => {
+            tracing::warn!(
+                own,
+                asked = request.node_num,
+                height = request.height,
+                "a start is for another node"
+            );
+            detail(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("this is node {own}, not node {}: ask again", request.node_num),
+            )
+        }
+        Admission::Conflict | Admission::Start(_) => detail(
             StatusCode::CONFLICT,
             "PoC generation already in progress for another round",
         ),
-    }
-}
-
-/// What a start says of the assignment.
-fn note_assignment(core: &Core, request: &RoundRequest) {
-    let (stopped, held) = core.read(|state| (state.memory.stopped, state.memory.assignment.clone()));
-    if stopped {
-        // A stop of days ago must not cost an exam.
-        core.remember(|state| state.memory.stopped = false);
-    }
-    if let Some(held) = held.filter(|held| held.node_num != 0 && held.node_num != request.node_num) {
-        // Not refused: nonces computed twice are harmless, a refused start costs the epoch.
-        tracing::warn!(
-            expected = held.node_num,
-            asked = request.node_num,
-            "the round is for another node number"
-        );
     }
 }
 

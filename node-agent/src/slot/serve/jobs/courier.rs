@@ -32,9 +32,9 @@ pub async fn run(core: Arc<Core>, client: reqwest::Client) {
 
 async fn deliver(client: reqwest::Client, post: Post) {
     for attempt in 0..ATTEMPTS {
-        match sender::post(&client, &post.url, &post.body).await {
-            Outcome::Accepted | Outcome::Refused => return,
-            Outcome::OutOfPhase | Outcome::Transient => {
+        match sender::post(&client, &post.url, &post.body, sender::TIMEOUT).await {
+            Outcome::Accepted => return,
+            Outcome::OutOfPhase | Outcome::Transient | Outcome::Refused => {
                 tokio::time::sleep(Duration::from_secs(1 << attempt).min(LONGEST_PAUSE)).await;
             }
         }

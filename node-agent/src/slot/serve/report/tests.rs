@@ -16,7 +16,7 @@ use crate::slot::serve::{
 use proto::v1::{ArtifactBatch, Frame, PrepareRequest, StageHeights};
 use std::collections::VecDeque;
 
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     Config {
         identity: Identity {
             pod_uid: "pod-a".into(),
@@ -30,6 +30,7 @@ fn config() -> Config {
         engine_binary: None,
         prepare: PrepareRequest {
             model: "gonka-fleet/tiny".into(),
+            scheme: "prefill_v2".into(),
             ..PrepareRequest::default()
         },
         weights_digest: "sha256:good".into(),
@@ -40,7 +41,7 @@ fn config() -> Config {
 }
 
 /// A slot with everything in order.
-fn ready(folder: &std::path::Path) -> State {
+pub(crate) fn ready(folder: &std::path::Path) -> State {
     let (journal, _) = Journal::open(folder.to_owned());
     let group = Group {
         phase: Phase::Ready,
@@ -73,6 +74,7 @@ fn ready(folder: &std::path::Path) -> State {
         signal: None,
         journal,
         journal_free: 1_000,
+        turned_away: None,
         start_times: Vec::new(),
         totals: [0; 3],
         closing: false,
@@ -194,7 +196,7 @@ fn a_round_nobody_stopped_ends_with_the_stage() {
 }
 
 /// A frame of the exam's chain, taken in.
-fn hear(state: &mut State, height: i64, now_ms: i64) {
+pub(crate) fn hear(state: &mut State, height: i64, now_ms: i64) {
     let frame = Frame {
         height,
         block_hash: height.to_string(),
@@ -211,7 +213,7 @@ fn hear(state: &mut State, height: i64, now_ms: i64) {
 }
 
 /// Two artifacts more of group 0.
-fn compute(state: &mut State, now_ms: i64) {
+pub(crate) fn compute(state: &mut State, now_ms: i64) {
     let round = state.active().unwrap();
     let (id, next) = (round.id, round.next[0]);
     let batch = ArtifactBatch {
