@@ -111,6 +111,7 @@ fn step(step: &Step) -> Value {
     match step {
         Step::Demote(demote) => json!({"demote": {
             "pod": demote.pod, "address": demote.address, "slot": demote.slot, "generation": demote.generation,
+            "superseded": demote.superseded,
         }}),
         Step::Change(entry) => change(entry),
         Step::Promote(promote) => json!({"promote": {

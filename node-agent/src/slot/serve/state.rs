@@ -341,7 +341,7 @@ impl State {
         let height = view.filter(|view| view.confirmed).map(|view| view.height);
         let overdue = self.active().is_some_and(|round| {
             let (id, ends) = (round.id, round.ends);
-            view.is_some_and(|view| ending::is_superseded(&round.request, view))
+            view.is_some_and(|view| ending::is_superseded(&round.request, ends, view))
                 || (ending::is_overdue(id, ends, height, now_ms, stage_ms)
                     && !ending::is_held_open(id, ends, view, now_ms, stage_ms))
         });

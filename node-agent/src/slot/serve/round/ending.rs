@@ -75,14 +75,19 @@ pub fn is_held_open(started_ms: i64, ends: Option<Ends>, view: Option<&View>, no
 }
 
 /// Whether the chain has reached the start of another, later exam: nobody stopped this round, and DAPI asks no node to start
-/// that says it generates.
-pub fn is_superseded(request: &RoundRequest, view: &View) -> bool {
-    let own_notice = view.exam.as_ref().filter(|exam| is_about(exam, request));
-    let other_exam = view.exam.as_ref().filter(|_| own_notice.is_none());
+/// that says it generates. A stage that is not over gives way to nothing.
+pub fn is_superseded(request: &RoundRequest, ends: Option<Ends>, view: &View) -> bool {
+    let notice = view.exam.as_ref();
+    if !view.confirmed
+        || notice.is_some_and(|exam| is_about(exam, request))
+        || ends.is_some_and(|ends| view.height < ends.validation_start)
+    {
+        return false;
+    }
     let sprint = view.heights.as_ref().map_or(0, |heights| heights.poc_start);
-    [other_exam.map_or(0, |exam| exam.generation_start_height), sprint]
+    [notice.map_or(0, |exam| exam.generation_start_height), sprint]
         .into_iter()
-        .any(|start| view.confirmed && start > request.height && own_notice.is_none() && view.height >= start)
+        .any(|start| start > request.height && view.height >= start)
 }
 
 /// Whether what waits should leave at once: an artifact counts when DAPI has it before it sends the last commit that still
@@ -301,11 +306,13 @@ mod tests {
             poc_start,
             ..StageHeights::default()
         };
-        let over = |view: View| is_superseded(&request(), &view);
+        let over = |view: View| is_superseded(&request(), None, &view);
         assert!(!over(at(160, None, Some(sprint(145)))), "its own Sprint");
         assert!(!over(at(160, Some(notice(145, 147, "")), None)), "its own confirmation");
         assert!(!over(at(159, None, Some(sprint(245)))) && over(at(245, None, Some(sprint(245)))));
         assert!(!over(at(301, Some(notice(300, 302, "")), None)) && over(at(302, Some(notice(300, 302, "")), None)));
+        let challenged = at(170, Some(notice(160, 162, "")), None);
+        assert!(over(challenged.clone()) && !is_superseded(&request(), Some(ENDS), &challenged));
         let rumour = View {
             confirmed: false,
             ..at(245, None, Some(sprint(245)))
