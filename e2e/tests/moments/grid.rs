@@ -151,8 +151,9 @@ fn pick(seed: u64, target: Target, salt: u64, below: u64) -> u64 {
 }
 
 /// Strikes on machines go where they hit what they are meant to: a machine with one slot and nothing else dies, and no
-/// container is killed where containerd or kubelet is away. `machines` has each slot, −1 for the spare, and its machine.
-pub fn place(strikes: &mut [Strike], machines: &[(i32, u8)]) {
+/// container is killed where containerd or kubelet is away. `machines` has each slot, −1 for the spare, and its machine; the
+/// operator's leader is on machine `leader`, which is spared where another will do.
+pub fn place(strikes: &mut [Strike], machines: &[(i32, u8)], leader: Option<u8>) {
     let on = |slot: i32| {
         machines
             .iter()
@@ -174,12 +175,27 @@ pub fn place(strikes: &mut [Strike], machines: &[(i32, u8)]) {
     let slots = || machines.iter().map(|(slot, _)| *slot).filter(|slot| *slot >= 0);
     for strike in strikes {
         let better = match strike.target {
-            Target::Node | Target::IsolatedNode => slots().find(|slot| alone(*slot)),
+            Target::Node | Target::IsolatedNode => slots()
+                .filter(|slot| alone(*slot))
+                .min_by_key(|slot| on(*slot) == leader),
             // What makes a killed container again must be there.
             Target::Containerd | Target::Kubelet => slots().find(|slot| !held.contains(&on(*slot))),
             _ => None,
         };
         strike.slot = better.unwrap_or(strike.slot);
+    }
+}
+
+/// What must count of what was possible, per mille: what strikes may cost that the same slots tell of cannot be told apart.
+pub fn must_count(strike: &Strike, all: &[Strike]) -> u64 {
+    let own = strike.target.must_count(strike.moment);
+    match strike.target.blast() {
+        Blast::Slot => own,
+        Blast::Nobody => all
+            .iter()
+            .filter(|other| other.target.blast() == Blast::Nobody)
+            .map(|other| other.target.must_count(other.moment))
+            .fold(own, u64::min),
     }
 }
 
@@ -230,8 +246,11 @@ mod tests {
             strike(Target::Hold, 2),
             strike(Target::Containerd, 2),
         ];
-        place(&mut strikes, &[(0, 1), (1, 2), (2, 3), (-1, 1)]);
+        let machines = [(0, 1), (1, 2), (2, 3), (-1, 1)];
+        place(&mut strikes, &machines, None);
         assert_eq!([strikes[0].slot, strikes[1].slot, strikes[2].slot], [1, 2, 0]);
+        place(&mut strikes, &machines, Some(2));
+        assert_eq!(strikes[0].slot, 2, "the leader lives");
     }
 
     #[test]

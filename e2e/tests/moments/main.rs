@@ -90,7 +90,7 @@ async fn sprint(world: &World<'_>, mut strikes: Vec<Strike>) -> Result<Vec<Row>>
         holders: world.holders().await?,
     };
     let machines: Vec<(i32, u8)> = before.holders.iter().map(|holder| (holder.slot, holder.node)).collect();
-    grid::place(&mut strikes, &machines);
+    grid::place(&mut strikes, &machines, strike::leaders_machine(world).await?);
     let strikes = &strikes;
     world.say(&format!("Sprint {start}: {strikes:?} on {:?}", before.holders));
     let struck = futures::future::try_join_all(strikes.iter().map(async |strike| {
@@ -139,6 +139,7 @@ async fn sprint(world: &World<'_>, mut strikes: Vec<Strike>) -> Result<Vec<Row>>
             at_millis: strike.at_millis,
             counted: sum(&counted),
             possible: possible * slots.len() as u64,
+            must: grid::must_count(strike, strikes),
             slots,
             record: record.join(", "),
         }

@@ -153,6 +153,17 @@ async fn leader(world: &World<'_>) -> Result<String> {
         .context("no operator leads")
 }
 
+/// Where the operator's leader runs.
+pub async fn leaders_machine(world: &World<'_>) -> Result<Option<u8>> {
+    let leader = leader(world).await?;
+    let holders = world.pods("gonka-system", "fleet.gonka.ai/role=operator").await?;
+    let pod = holders
+        .into_iter()
+        .find(|pod| pod.metadata.name.as_deref() == Some(leader.as_str()));
+    let machine = pod.and_then(|pod| pod.spec?.node_name);
+    Ok(machine.and_then(|name| name.trim_start_matches('n').parse().ok()))
+}
+
 async fn agent(world: &World<'_>, node: u8) -> Result<String> {
     let machine = Machine::Node(node).to_string();
     world

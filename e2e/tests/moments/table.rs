@@ -22,6 +22,8 @@ pub struct Row {
     pub slots: Vec<i32>,
     pub counted: u64,
     pub possible: u64,
+    /// What must count, per mille of that.
+    pub must: u64,
     /// Cause on record, and takeovers with their milliseconds.
     pub record: String,
 }
@@ -34,14 +36,14 @@ impl Row {
 
     /// Fails when less counted than must.
     pub fn judge(&self) -> Result<()> {
-        let must = self.target.must_count(self.moment);
         ensure!(
-            self.share() >= must,
-            "{} at {} ms: {} of {} nonces counted, {must} per mille must",
+            self.share() >= self.must,
+            "{} at {} ms: {} of {} nonces counted, {} per mille must",
             self.target,
             self.at_millis,
             self.counted,
-            self.possible
+            self.possible,
+            self.must
         );
         Ok(())
     }

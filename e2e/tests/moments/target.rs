@@ -125,10 +125,14 @@ impl Target {
     /// or nobody had asked for may be missing.
     pub fn must_count(self, moment: Moment) -> u64 {
         match (self, moment) {
-            // The slot moves: six seconds until silence is noticed, three until it is believed.
+            // DAPI asks no node to start that it got to know in a Sprint, so what it lost at the start is lost.
+            (Self::Database, Moment::Before | Moment::Start) => 0,
+            // The slot moves: six seconds until silence is noticed, three until it is believed. Should the operator's leader
+            // go with the machine, its lease of fifteen seconds runs out first: two machines' worth of bad luck, which
+            // `grid::place` avoids where it can.
             (Self::Node | Self::IsolatedNode, Moment::Before | Moment::Start | Moment::Middle) => 650,
-            // Nodes are made again within a resync of exams, five seconds.
-            (Self::Database, Moment::Before | Moment::Start | Moment::Middle) => 800,
+            // Nodes are made again within five seconds.
+            (Self::Database, Moment::Middle) => 800,
             // Too late for a spare or a retry to make up for; nobody asks while DAPI is away at the start; kubelet makes a
             // new container and the model is loaded again.
             (

@@ -11,6 +11,8 @@ use super::validate;
 
 /// Between passes while nodes are being added or put right.
 const NEXT_MILLIS: u64 = 1000;
+/// So long before a Sprint DAPI is looked at as often as in it: what it lost can still be given back.
+const LAST_MINUTE_MILLIS: i64 = 60_000;
 /// Between passes while an exam runs: a database that is lost then costs nonces by the second.
 const EXAM_MILLIS: u64 = 5_000;
 /// Between passes while DAPI does not answer: soon after its restart it is compared again.
@@ -91,7 +93,12 @@ fn requeue(observed: &Observed, plan: Option<&Plan>, resync: u64) -> u64 {
     let Some(plan) = plan else {
         return UNREACHABLE_MILLIS.min(resync);
     };
-    let resync = if observed.facts.exam.is_some() {
+    let facts = &observed.facts;
+    let left = facts
+        .next_poc_start()
+        .and_then(|height| facts.millis_until(height, observed.now_ms));
+    let near = left.is_some_and(|millis| (0..=LAST_MINUTE_MILLIS).contains(&millis));
+    let resync = if near || facts.exam.is_some() {
         EXAM_MILLIS.min(resync)
     } else {
         resync

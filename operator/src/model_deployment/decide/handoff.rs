@@ -33,20 +33,54 @@ pub fn running(world: &World<'_>, slot: i32) -> Option<Start> {
     Some(Start { node_num, ..other })
 }
 
-/// Per group, the first index that no pod of this slot delivered.
+/// Per group, the first index that no pod of this slot delivered. A leader that never heard the old pod (it led elsewhere
+/// when that was lost) guesses beyond it: a nonce that comes twice counts once, while a gap is legal as long as the largest
+/// nonce stays below a hundred times their count.
 pub fn resume(world: &World<'_>, slot: i32) -> BTreeMap<u32, u64> {
-    let Some(exam) = &world.exam else {
-        return BTreeMap::new();
-    };
+    let node_id = world.seen.node_id(slot);
+    let own = furthest(world, |id| *id == node_id);
+    if !own.is_empty() {
+        return own;
+    }
+    let mut beyond = furthest(world, |id| *id != node_id);
+    for (group, index) in by_rate(world, slot) {
+        let known = beyond.entry(group).or_default();
+        *known = index.max(*known);
+    }
+    beyond.values_mut().for_each(|index| *index += *index / 4);
+    beyond
+}
+
+/// Per group, how far rounds of the exam at hand are, of the nodes that `counts`.
+fn furthest(world: &World<'_>, counts: impl Fn(&String) -> bool) -> BTreeMap<u32, u64> {
+    let height = world.exam.as_ref().map(|exam| exam.height);
+    let rounds = world.seen.rounds.iter().filter(|(id, _)| counts(id));
+    let rounds = rounds.flat_map(|(_, rounds)| rounds);
     let mut next = BTreeMap::new();
-    let rounds = world.seen.rounds.get(&world.seen.node_id(slot));
-    for round in rounds.into_iter().flatten().filter(|round| round.height == exam.height) {
+    for round in rounds.filter(|round| Some(round.height) == height) {
         for (group, index) in &round.next {
             let known: &mut u64 = next.entry(*group).or_default();
             *known = (*known).max(*index);
         }
     }
     next
+}
+
+/// How far a slot should be at its rehearsed rate.
+fn by_rate(world: &World<'_>, slot: i32) -> BTreeMap<u32, u64> {
+    let status = world.seen.deployment.status.as_ref();
+    let seen = status.and_then(|status| status.slots.iter().find(|seen| seen.index == slot));
+    let rate = seen.and_then(|seen| seen.nonces_per_minute);
+    let started_ms = world.exam.as_ref().and_then(|exam| exam.started_ms);
+    let (Some(rate), Some(started_ms)) = (rate, started_ms) else {
+        return BTreeMap::new();
+    };
+    let groups = u32::try_from(world.seen.deployment.spec.replicas_per_slot)
+        .unwrap_or(1)
+        .max(1);
+    let millis = (world.seen.now_ms - started_ms).clamp(0, 3_600_000).unsigned_abs();
+    let index = rate.clamp(0, 1_000_000_000).unsigned_abs() * millis / 60_000 / u64::from(groups);
+    (0..groups).map(|group| (group, index)).collect()
 }
 
 /// Where DAPI takes callbacks. A host that is only observed is sent nothing.
