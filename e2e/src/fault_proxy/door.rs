@@ -410,3 +410,6 @@ async fn pump_lines(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
