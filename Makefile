@@ -7,7 +7,7 @@ CLUSTER ?= 1
 DENY_VERSION := 0.20.2
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: help setup build images demo down test test-full soak gpu-test bench fmt lint deny unit vectors verifier nvml charts e2e sprint moments grid generate
+.PHONY: help setup build images demo down test test-full soak gpu-test bench fmt lint deny unit vectors verifier nvml charts e2e sprint moments grid crashes generate
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | column -t -s $$'\t'
@@ -28,8 +28,8 @@ down: ## Stop what `make demo` left up
 test: setup ## What CI runs: everything that needs no GPU, at most 60 minutes cold on 2 cores
 	ci/suites.sh fmt deny lint unit vectors verifier nvml charts e2e sprint moments
 
-test-full: setup ## `test`, each crate alone, and everything that may die at every moment of a Sprint
-	ci/suites.sh fmt deny lint unit vectors verifier nvml charts e2e sprint alone grid
+test-full: setup ## `test`, each crate alone, everything that may die at every moment of a Sprint, the operator at every write
+	ci/suites.sh fmt deny lint unit vectors verifier nvml charts e2e sprint alone grid crashes
 
 soak: setup ## Sprint after Sprint for an hour, on a cluster of its own; fails when any exam lost anything
 	ci/images.sh
@@ -72,8 +72,8 @@ nvml: ## The simulated NVML library
 charts: ## Charts: lint and rendering (needs the cluster's helm)
 	ci/charts.sh
 
-e2e: ## On a real cluster: the harness itself, the charts and the API
-	ci/e2e.sh api_server harness
+e2e: ## On a real cluster: the harness itself, the charts and the API, the operator killed at a choice of its writes
+	ci/e2e.sh api_server harness crashes
 
 sprint: setup ## The whole product on a real cluster: two Sprints, one without a control plane
 	ci/e2e.sh sprint
@@ -83,6 +83,9 @@ moments: setup ## Whatever may die or misbehave in a Sprint does so once, at a m
 
 grid: setup ## The same at every moment; writes docs/reliability.md
 	MOMENTS_GRID=1 UPDATE_GENERATED=1 ci/e2e.sh moments
+
+crashes: setup ## The operator killed at every write, with old lists and lost events; writes docs/crash-consistency.md
+	CRASHES_FULL=1 UPDATE_GENERATED=1 ci/e2e.sh crashes
 
 generate: ## Rewrite every generated file
 	UPDATE_GENERATED=1 $(CARGO) test -p crds -p proto -p e2e -p node-agent --test generated

@@ -2,5 +2,6 @@
 
 pub mod args;
 pub mod device_plugin;
+pub mod fault_proxy;
 pub mod fleet;
 pub mod harness;

@@ -83,7 +83,7 @@ impl Object {
         }
     }
 
-    /// The status of `object` alone.
+    /// The status of `object` alone. The UID makes the write fail when another object took the name.
     pub fn status_of<K, S>(object: &K, status: &S) -> Self
     where
         K: Resource<DynamicType = ()>,
@@ -95,6 +95,9 @@ impl Object {
         let mut metadata = serde_json::json!({ "name": name });
         if let Some(namespace) = &namespace {
             metadata["namespace"] = Value::String(namespace.clone());
+        }
+        if let Some(uid) = &object.meta().uid {
+            metadata["uid"] = Value::String(uid.clone());
         }
         let value = serde_json::json!({
             "apiVersion": resource.api_version,

@@ -279,7 +279,11 @@ impl Keeper {
                 )));
             }
             let phase = note.exam.phase(&facts);
-            let run = world.runs.iter().find(|run| job::key(run) == *key);
+            // A record of the same name may be that of a host that is gone.
+            let run = world
+                .runs
+                .iter()
+                .find(|run| job::key(run) == *key && run.spec.host_ref.uid == note.host.uid);
             note.created |= run.is_some();
             if note.busy || now < note.not_before_ms || self.jobs.len() >= CONCURRENCY || !is_due(note, phase) {
                 continue;

@@ -70,12 +70,26 @@ impl std::fmt::Debug for Stores {
 
 /// The world could not be read.
 #[derive(Debug, thiserror::Error)]
-#[error("{kind} of deployment {deployment} could not be read from the API server")]
-pub struct Error {
-    kind: String,
-    deployment: String,
-    #[source]
-    source: Box<kube::Error>,
+pub enum Error {
+    /// The API server did not answer a get or list.
+    #[error("{kind} of deployment {deployment} could not be read from the API server")]
+    Api {
+        /// Plural of the kind.
+        kind: String,
+        /// Namespace and name.
+        deployment: String,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The watch is behind: what it shows is gone. The watch will tell what is there instead.
+    #[error(
+        "deployment {deployment} is not the one that is watched any more; nothing is written for the one that is gone"
+    )]
+    Replaced {
+        /// Namespace and name.
+        deployment: String,
+    },
 }
 
 /// Reads the world of one deployment from the stores.
@@ -109,6 +123,7 @@ pub fn gather(
         }),
         facts,
         pods: BTreeMap::new(),
+        left_behind: BTreeMap::new(),
         services: children(&stores.services, deployment),
         slices: children(&stores.slices, deployment),
         budget: stores
@@ -136,10 +151,12 @@ pub fn gather(
     observed
 }
 
-/// Reads the children again, from the API server itself.
+/// Reads the children again, from the API server itself. An error when the deployment itself is another by now: its
+/// children would be made for an owner that is gone, or those of its successor be taken for old ones.
 pub async fn refresh(context: &Context, doors: &Doors, observed: &mut Observed) -> Result<(), Error> {
     let client = &context.client;
     let deployment = observed.deployment.clone();
+    still_there(client, &deployment).await?;
     let pods: Vec<Pod> = list(client, &deployment).await?;
     let services: Vec<Service> = list(client, &deployment).await?;
     let slices: Vec<EndpointSlice> = list(client, &deployment).await?;
@@ -155,16 +172,45 @@ pub async fn refresh(context: &Context, doors: &Doors, observed: &mut Observed) 
     Ok(())
 }
 
+async fn still_there(client: &Client, deployment: &ModelDeployment) -> Result<(), Error> {
+    let namespace = deployment.namespace().unwrap_or_default();
+    let name = deployment.name_any();
+    let known = Api::<ModelDeployment>::namespaced(client.clone(), &namespace)
+        .get_metadata_opt(&name)
+        .await
+        .map_err(|source| Error::Api {
+            kind: ModelDeployment::plural(&()).into_owned(),
+            deployment: format!("{namespace}/{name}"),
+            source: Box::new(source),
+        })?;
+    if known.is_some_and(|known| known.metadata.uid == deployment.metadata.uid) {
+        return Ok(());
+    }
+    Err(Error::Replaced {
+        deployment: format!("{namespace}/{name}"),
+    })
+}
+
 fn set_pods<'a>(observed: &mut Observed, pods: impl Iterator<Item = &'a Pod>) {
     let owner = observed.uid().to_owned();
-    observed.pods = pods
-        .filter(|pod| {
-            pod.owner_references()
-                .iter()
-                .any(|reference| reference.uid == owner && reference.controller == Some(true))
-        })
-        .map(|pod| (pod.name_any(), pods::seen(pod)))
-        .collect();
+    let name = observed.name().to_owned();
+    let (mut children, mut left_behind) = (BTreeMap::new(), BTreeMap::new());
+    for pod in pods {
+        let Some(reference) = pod
+            .owner_references()
+            .iter()
+            .find(|reference| reference.controller == Some(true))
+        else {
+            continue;
+        };
+        if reference.uid == owner {
+            children.insert(pod.name_any(), pods::seen(pod));
+        } else if reference.kind == ModelDeployment::kind(&()) && reference.name == name {
+            left_behind.insert(pod.name_any(), pods::seen(pod));
+        }
+    }
+    observed.pods = children;
+    observed.left_behind = left_behind;
 }
 
 /// What the slots say, and what they did in the exam at hand.
@@ -240,7 +286,7 @@ where
         .list(&parameters)
         .await
         .map(|list| list.items)
-        .map_err(|source| Error {
+        .map_err(|source| Error::Api {
             kind: K::plural(&()).into_owned(),
             deployment: format!("{namespace}/{name}"),
             source: Box::new(source),

@@ -33,6 +33,9 @@ pub struct Observed {
     /// Pods this deployment owns, by name.
     #[serde(default)]
     pub pods: BTreeMap<String, PodSeen>,
+    /// Pods of an earlier deployment of this name, which is gone: names are unique, and this one has another UID.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_behind: BTreeMap<String, PodSeen>,
     /// Slot Services by name.
     #[serde(default)]
     pub services: BTreeMap<String, Service>,

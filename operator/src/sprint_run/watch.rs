@@ -66,12 +66,27 @@ pub fn take_verdicts(notes: &mut Notes, clock: &mut gates::Clock, seen: &[Seen<'
     }
 }
 
+/// Whether the host is older than the exam, as far as the pace tells. An exam that began before is not this host's: a host of
+/// the same name that was deleted may have its record, by the same name.
+fn was_there(host: &GonkaHost, facts: &Facts, start_height: i64) -> bool {
+    let Some(created) = &host.metadata.creation_timestamp else {
+        return true;
+    };
+    facts.height <= start_height
+        || facts
+            .predict(start_height)
+            .is_none_or(|start| start.time_ms >= created.0.as_millisecond())
+}
+
 /// Opens a note for the exam the chain announces, and keeps it up to date while it runs.
 pub fn follow(notes: &mut Notes, seen: &Seen<'_>, facts: &Facts, board: &Board, now_ms: i64) {
     let (Some(exam), Some(parameters)) = (&facts.exam, &facts.parameters) else {
         return;
     };
     let examined = Examined::of(exam, facts.epoch, parameters);
+    if !was_there(seen.host, facts, examined.start_height) {
+        return;
+    }
     let view = seen.view();
     let key = (view.namespace.clone(), examined.name(&view.name));
     let open = notes.open.entry(key).or_insert_with(|| {

@@ -150,6 +150,7 @@ impl Fleet {
                 .iter()
                 .map(|(name, pod)| (name.clone(), observe::pod_seen(pod)))
                 .collect(),
+            left_behind: BTreeMap::new(),
             services: all(&self.objects, "Service"),
             slices: all(&self.objects, "EndpointSlice"),
             budget: typed(one("PodDisruptionBudget", NAME)),

@@ -321,3 +321,29 @@ fn verdicts_taken_before_the_sprint_come_into_its_note() {
     );
     assert!(notes.verdicts.is_empty());
 }
+
+#[test]
+fn an_exam_that_began_before_the_host_was_made_is_not_its_own() {
+    let (mut host, deployment, margins) = (host(), deployment(), Margins::default());
+    let board = Board::default();
+    let mut notes_of = |created_ms: i64, height: i64| {
+        let created = k8s_openapi::jiff::Timestamp::from_millisecond(created_ms).expect("in range");
+        host.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(created));
+        let seen = Seen {
+            host: &host,
+            deployments: vec![&deployment],
+            margins: &margins,
+            install_id: "a1b2c3",
+        };
+        let mut notes = Notes::default();
+        follow(&mut notes, &seen, &facts(height), &board, START_MS);
+        notes.open.len()
+    };
+    assert_eq!(
+        notes_of(START_MS + 2000, 150),
+        0,
+        "a record of this name is another host's"
+    );
+    assert_eq!(notes_of(START_MS - 2000, 150), 1);
+    assert_eq!(notes_of(START_MS + 2000, 145), 1, "it has not begun");
+}
