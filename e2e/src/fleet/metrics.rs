@@ -91,32 +91,59 @@ fn labels(text: &str) -> Option<BTreeMap<String, String>> {
     Some(labels)
 }
 
+/// Where the pods of a role are: name, address and node of each.
+#[derive(Clone, Debug)]
+pub struct Places(Vec<(String, String, String)>);
+
+impl Places {
+    /// Asks the API server for them (`operator`, `agent`).
+    pub async fn of_role(client: &Client, role: &str) -> Result<Self> {
+        let pods: Api<Pod> = Api::all(client.clone());
+        let with_role = ListParams::default().labels(&format!("{}={role}", crds::labels::ROLE));
+        let pods = pods.list(&with_role).await.context("pods cannot be listed")?;
+        ensure!(!pods.items.is_empty(), "there is no pod of role {role}");
+        let place = |pod: Pod| {
+            let name = pod.name_any();
+            let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
+            let address = address.with_context(|| format!("pod {name} has no address yet"))?;
+            Ok((
+                name,
+                address,
+                pod.spec.and_then(|spec| spec.node_name).unwrap_or_default(),
+            ))
+        };
+        Ok(Self(pods.into_iter().map(place).collect::<Result<_>>()?))
+    }
+
+    /// The page of each, and the node it is on. Needs no API server.
+    pub async fn read(&self) -> Result<Vec<(String, Page)>> {
+        let http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(5))
+            .build()
+            .context("no HTTP client")?;
+        let mut pages = Vec::new();
+        for (name, address, node) in &self.0 {
+            let text = http
+                .get(format!("http://{address}:{PORT}/metrics"))
+                .send()
+                .await
+                .and_then(reqwest::Response::error_for_status)
+                .with_context(|| format!("pod {name} shows no metrics"))?
+                .text()
+                .await
+                .with_context(|| format!("metrics of pod {name} broke off"))?;
+            pages.push((node.clone(), Page::parse(&text)));
+        }
+        Ok(pages)
+    }
+}
+
 /// Pages of every pod of a role (`operator`, `agent`), by the node the pod is on.
 pub async fn of_role(client: &Client, role: &str) -> Result<BTreeMap<String, Page>> {
-    let pods: Api<Pod> = Api::all(client.clone());
-    let with_role = ListParams::default().labels(&format!("{}={role}", crds::labels::ROLE));
-    let http = reqwest::Client::builder()
-        .timeout(Duration::from_secs(5))
-        .build()
-        .context("no HTTP client")?;
     let mut pages: BTreeMap<String, Page> = BTreeMap::new();
-    for pod in pods.list(&with_role).await.context("pods cannot be listed")? {
-        let name = pod.name_any();
-        let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
-        let address = address.with_context(|| format!("pod {name} has no address yet"))?;
-        let node = pod.spec.and_then(|spec| spec.node_name).unwrap_or_default();
-        let text = http
-            .get(format!("http://{address}:{PORT}/metrics"))
-            .send()
-            .await
-            .and_then(reqwest::Response::error_for_status)
-            .with_context(|| format!("pod {name} shows no metrics"))?
-            .text()
-            .await
-            .with_context(|| format!("metrics of pod {name} broke off"))?;
-        pages.entry(node).or_default().0.extend(Page::parse(&text).0);
+    for (node, page) in Places::of_role(client, role).await?.read().await? {
+        pages.entry(node).or_default().0.extend(page.0);
     }
-    ensure!(!pages.is_empty(), "there is no pod of role {role}");
     Ok(pages)
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use crds::SprintRun;
 use crds::sprint_run::{Cause, SlotRecord};
+use e2e::fleet::metrics::{Page, Places};
 use e2e::fleet::{ledger, until};
 use e2e::harness::cluster::Target;
 use e2e::harness::{Cluster, How, Machine};
@@ -18,6 +19,8 @@ use crate::world::{SLOTS, World};
 
 /// How many blocks before the Sprint everything has failed.
 const LEAD: i64 = 5;
+/// Blocks an operator may be behind.
+const BEHIND: i64 = 3;
 /// Blocks that pass while things are being stopped.
 const STOPPING: i64 = 3;
 /// Part of what the machine could compute meanwhile that must get on chain: per mille.
@@ -145,6 +148,7 @@ pub async fn a_sprint_goes_by(world: &World<'_>, epoch: i64) -> Result<()> {
 /// service addresses, kube-proxy is killed as well; what it wrote into the kernel stays there, as it does in any cluster.
 pub async fn a_sprint_without_the_control_plane(world: &World<'_>, epoch: i64) -> Result<Sprint> {
     let mut sprint = Sprint::ahead(world, epoch).await?;
+    let operators = Places::of_role(&world.client, crds::labels::ROLE_OPERATOR).await?;
     world.height(sprint.start - LEAD - STOPPING).await?;
     cut(world.cluster).await?;
     let height = world.control.height().await?;
@@ -165,11 +169,38 @@ pub async fn a_sprint_without_the_control_plane(world: &World<'_>, epoch: i64) -
         .await;
     ensure!(answered.is_err(), "the API server answers");
     sprint.generate(world).await?;
+    knowledge_goes_on(world, &operators).await?;
     world.height(sprint.validation_start).await?;
     restore(world.cluster).await?;
     let height = world.control.height().await?;
     world.say(&format!("height {height}: everything runs again"));
     Ok(sprint)
+}
+
+/// The lease ran out meanwhile, so the leader ended and started again without an API server. Both replicas know the chain and
+/// tell it to whoever watches.
+async fn knowledge_goes_on(world: &World<'_>, operators: &Places) -> Result<()> {
+    until(
+        "two operators that know the chain and lead nothing",
+        Duration::from_secs(4),
+        async || {
+            let height = world.control.height().await?;
+            let pages: Vec<Page> = operators.read().await?.into_iter().map(|(_, page)| page).collect();
+            let sum = |name: &str| pages.iter().map(|page| page.sum(name)).sum::<f64>();
+            let (leads, watched) = (sum("gonka_operator_leader"), sum("gonka_operator_signal_subscribers"));
+            let newest = |page: &&Page| page.sum("gonka_operator_chain_height") >= (height - BEHIND) as f64;
+            let known = pages.iter().filter(newest).count();
+            Ok(if known == 2 && leads < 0.5 && watched >= SLOTS as f64 {
+                world.say(&format!(
+                    "without an API server two operators know height {height}, {watched} watch them, nobody leads"
+                ));
+                Ok(())
+            } else {
+                Err(format!("{known} know height {height}, {leads} lead, {watched} watch"))
+            })
+        },
+    )
+    .await
 }
 
 /// Machines whose packets find services by themselves and run no DAPI.
