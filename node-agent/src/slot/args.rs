@@ -141,6 +141,10 @@ pub struct ServeArgs {
     #[arg(long, default_value = "186s", value_parser = parse_duration)]
     pub stage_time: Duration,
 
+    /// Longest time a pod that is told to end keeps a slot that nobody takes over.
+    #[arg(long, default_value = "15s", value_parser = parse_duration)]
+    pub farewell: Duration,
+
     /// FleetSignal addresses ("http://10.0.0.1:9400"), repeated or comma-separated.
     #[arg(long, value_delimiter = ',')]
     pub signal: Vec<String>,

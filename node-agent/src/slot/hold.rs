@@ -16,8 +16,9 @@ use thiserror::Error;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
-/// `serve` may use this long to deliver what it has when the pod ends.
-const SERVE_GRACE_MS: i64 = 5_000;
+/// `serve` may use this long to hand its slot over and to deliver what it has when the pod ends; the engines have two seconds
+/// more, and the kubelet gives thirty in all.
+const SERVE_GRACE_MS: i64 = 24_000;
 
 /// Why hold cannot do its work. There is nothing above PID 1 to help, so all of them happen at its start only.
 #[derive(Debug, Error)]

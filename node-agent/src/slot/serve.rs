@@ -11,6 +11,7 @@
 pub mod chain;
 pub mod config;
 pub mod doors;
+pub mod farewell;
 pub mod fence;
 pub mod group;
 pub mod jobs;
@@ -30,7 +31,7 @@ pub mod state;
 pub mod trust;
 pub mod upkeep;
 
-use super::{args::ServeArgs, telemetry::LogFormat};
+use super::{args::ServeArgs, clock::now_ms, telemetry::LogFormat};
 use axum::{Router, extract::State as Shared, routing::get};
 use chain::{Context, Port};
 use config::Config;
@@ -38,7 +39,7 @@ use doors::{Doors, Resettable};
 use metrics::Metrics;
 use proto::v1::slot_server::SlotServer;
 use serde::Serialize;
-use state::Core;
+use state::{Core, State};
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::{
@@ -50,6 +51,8 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use trust::Trust;
 
+/// Between two looks at whether to go.
+const GLANCE: Duration = Duration::from_millis(50);
 /// What is computed but not delivered when the pod ends may still leave for so long.
 const LAST_FLUSH: Duration = Duration::from_secs(2);
 
@@ -135,6 +138,7 @@ pub async fn run(args: Box<ServeArgs>, log_format: LogFormat) -> Result<(), Erro
     tokio::select! {
         ended = tasks.first_to_end() => Err(Error::TaskEnded(ended)),
         _ = terminate.recv() => {
+            take_leave(&core).await;
             last_flush(&core).await;
             Ok(())
         }
@@ -204,10 +208,22 @@ fn write_ports(config: &Config, ports: Ports) -> io::Result<()> {
     std::fs::rename(temporary, config.run_dir.join("ports.json"))
 }
 
+/// Stays for as long as somebody may still come here.
+async fn take_leave(core: &Core) {
+    let told_ms = now_ms();
+    core.update(|state| state.closing = true);
+    let stays = |state: &State| {
+        let held = state.memory.assignment.is_some();
+        farewell::stays(told_ms, held, state.released_ms, core.config.farewell_ms, now_ms())
+    };
+    while core.read(stays) {
+        tokio::time::sleep(GLANCE).await;
+    }
+}
+
 /// Gives the sender a moment for what waits. The round itself stays open in the journal: should the pod live on, the
 /// next `serve` goes on with it.
 async fn last_flush(core: &Core) {
-    core.update(|state| state.closing = true);
     let empty = core.until(|state| state.newest().is_none_or(|round| round.outbox.is_empty()));
     if tokio::time::timeout(LAST_FLUSH, empty).await.is_err() {
         tracing::warn!("artifacts were left undelivered");

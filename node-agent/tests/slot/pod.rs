@@ -69,6 +69,7 @@ impl Pod {
             ("--replicas", "2".to_owned()),
             ("--max-nonces-per-second", "40".to_owned()),
             ("--callback-interval", "300ms".to_owned()),
+            ("--farewell", "100ms".to_owned()),
             ("--trust-jwks", key_path("jwks.json").display().to_string()),
         ];
         let mut command = Command::new(env!("CARGO_BIN_EXE_slot"));
@@ -239,9 +240,14 @@ impl Pod {
         self.learn_ports().await;
     }
 
+    /// SIGTERM, as the kubelet sends it.
+    pub fn terminate(&self) {
+        kill(Pid::from_raw(self.hold_pid()), Signal::SIGTERM).unwrap();
+    }
+
     /// SIGTERM and the wait for the end.
     pub async fn end(&mut self) -> std::process::ExitStatus {
-        kill(Pid::from_raw(self.hold_pid()), Signal::SIGTERM).unwrap();
+        self.terminate();
         tokio::time::timeout(PATIENCE, self.hold.wait()).await.unwrap().unwrap()
     }
 }

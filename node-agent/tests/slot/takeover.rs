@@ -366,3 +366,27 @@ async fn a_stop_that_is_late_by_a_demotion_disturbs_no_later_assignment() {
     drop(demoting.join_all().await);
     assert_eq!(pod.get(STATUS).await.body["status"], "GENERATING");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_told_to_end_keeps_its_slot_until_it_is_taken_and_refuses_for_a_moment_after() {
+    let mut pod = Pod::promoted_with(&["--farewell", "20s"]).await;
+    let dapi = Dapi::start().await;
+    assert_eq!(pod.post(START, &start_body(&dapi, 145)).await.status, 200);
+    wait("the first callback", async || !dapi.callbacks().is_empty()).await;
+    pod.terminate();
+    let before = dapi.taken_nonces().len();
+    wait("the round to go on", async || dapi.taken_nonces().len() >= before + 40).await;
+    assert_eq!(pod.get(STATUS).await.status, 200);
+
+    pod.slot().await.demote(signed(demotion(2))).await.unwrap();
+    let demoted = Instant::now();
+    wait("a refusal", async || {
+        let answer = pod.try_call("management", "GET", STATUS, None).await;
+        answer.is_ok_and(|answer| answer.status == 503)
+    })
+    .await;
+    assert!(demoted.elapsed() < Duration::from_secs(1), "{:?}", demoted.elapsed());
+    assert!(pod.end().await.success());
+    let stayed = demoted.elapsed();
+    assert!((2_500..8_000).contains(&stayed.as_millis()), "{stayed:?}");
+}

@@ -87,6 +87,8 @@ pub struct Process {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
     processes: BTreeMap<String, Process>,
+    /// The process that came first: the others work for it, so it ends before them.
+    first: Option<String>,
     terminating: bool,
 }
 
@@ -148,16 +150,7 @@ impl Table {
                 .values_mut()
                 .flat_map(|process| process.tick(now_ms))
                 .collect(),
-            Event::Terminate => {
-                self.terminating = true;
-                let mut actions: Vec<_> = self
-                    .processes
-                    .values_mut()
-                    .flat_map(|process| process.stop(None, now_ms))
-                    .collect();
-                actions.extend(self.exit_when_empty());
-                actions
-            }
+            Event::Terminate => self.terminate(now_ms),
         }
     }
 
@@ -193,6 +186,7 @@ impl Table {
             return Vec::new();
         }
         let Some(process) = self.processes.get_mut(&spec.name) else {
+            self.first.get_or_insert_with(|| spec.name.clone());
             self.processes.insert(spec.name.clone(), Process::new(spec.clone()));
             return vec![Action::Spawn(spec)];
         };
@@ -217,9 +211,27 @@ impl Table {
         };
         let mut actions = process.ended(exit, now_ms);
         if self.terminating {
-            actions.retain(|action| !matches!(action, Action::Spawn(_)));
             process.phase = Phase::Ended;
+            actions = self.terminate(now_ms);
         }
+        actions
+    }
+
+    /// Ends the first process, then the others, then itself. Asked again it does nothing twice.
+    fn terminate(&mut self, now_ms: i64) -> Vec<Action> {
+        self.terminating = true;
+        let first = self.first.as_ref().and_then(|name| self.processes.get_mut(name));
+        if let Some(first) = first {
+            let actions = first.stop(None, now_ms);
+            if first.pid().is_some() {
+                return actions;
+            }
+        }
+        let mut actions: Vec<_> = self
+            .processes
+            .values_mut()
+            .flat_map(|process| process.stop(None, now_ms))
+            .collect();
         actions.extend(self.exit_when_empty());
         actions
     }

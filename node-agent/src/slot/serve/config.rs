@@ -28,6 +28,8 @@ pub struct Config {
     pub weights_digest: String,
     /// Between two callbacks.
     pub callback_interval_ms: i64,
+    /// Longest time a slot that nobody takes is kept when the pod ends.
+    pub farewell_ms: i64,
     /// Length of the generation stage.
     pub stage_ms: i64,
     /// Handed on to the engines.
@@ -58,6 +60,7 @@ impl Config {
             },
             weights_digest: args.weights_digest.clone(),
             callback_interval_ms: args.callback_interval.as_millis() as i64,
+            farewell_ms: args.farewell.as_millis() as i64,
             stage_ms: args.stage_time.as_millis() as i64,
             log_format,
         }

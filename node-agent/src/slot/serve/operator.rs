@@ -171,6 +171,7 @@ fn check_held(state: &State, key: &SlotKey) -> Result<(), Status> {
 /// Gives the slot up. What was computed still leaves, unless another pod has gone on with the round meanwhile.
 fn demote(state: &mut State, key: &SlotKey, superseded: bool, now_ms: i64) {
     let held = state.memory.assignment.take();
+    state.released_ms = now_ms;
     // A generation between ours and this one was somebody's.
     let superseded = superseded || held.is_some_and(|held| key.generation > held.generation + 1);
     state.memory.note(key);

@@ -36,6 +36,7 @@ pub fn first_state(config: &Config) -> State {
         start_times: Vec::new(),
         totals: [0; 3],
         closing: false,
+        released_ms: 0,
     };
     if state.memory.assignment.is_none() {
         // Without a slot there is nothing to go on with.

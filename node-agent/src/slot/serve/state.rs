@@ -107,6 +107,8 @@ pub struct State {
     pub totals: [u64; 3],
     /// This process is about to end: what waits must leave now.
     pub closing: bool,
+    /// When the slot was given up last, Unix milliseconds; 0 = not in this life.
+    pub released_ms: i64,
 }
 
 impl State {

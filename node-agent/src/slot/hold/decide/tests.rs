@@ -126,15 +126,25 @@ fn an_orphan_that_ends_is_nobody() {
 }
 
 #[test]
-fn the_end_of_the_pod_signals_all_waits_for_all_and_starts_nothing() {
+fn the_end_of_the_pod_ends_serve_then_the_engines_and_starts_nothing() {
     let mut table = running();
-    assert_eq!(
-        table.step(Event::Terminate, 5),
-        [Action::Signal(11, Signal::Term), Action::Signal(10, Signal::Term)]
-    );
+    assert_eq!(table.step(Event::Terminate, 5), [Action::Signal(10, Signal::Term)]);
     assert_eq!(table.step(Event::Start(spec("engine-1")), 6), []);
-    assert_eq!(table.step(Event::Exited(11, KILLED), 7), []);
-    assert_eq!(table.step(Event::Exited(10, KILLED), 8), [Action::Exit]);
+    assert_eq!(table.step(Event::Terminate, 6), []);
+    assert_eq!(
+        table.step(Event::Exited(10, KILLED), 7),
+        [Action::Signal(11, Signal::Term)]
+    );
+    assert_eq!(table.step(Event::Exited(11, KILLED), 8), [Action::Exit]);
+}
+
+#[test]
+fn an_engine_that_dies_while_serve_takes_its_leave_is_not_started_again() {
+    let mut table = running();
+    table.step(Event::Terminate, 5);
+    assert_eq!(table.step(Event::Exited(11, KILLED), 6), []);
+    assert_eq!(table.step(Event::Tick, 500), []);
+    assert_eq!(table.step(Event::Exited(10, KILLED), 700), [Action::Exit]);
 }
 
 #[test]

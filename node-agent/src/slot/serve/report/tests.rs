@@ -35,6 +35,7 @@ pub(crate) fn config() -> Config {
         },
         weights_digest: "sha256:good".into(),
         callback_interval_ms: 5_000,
+        farewell_ms: 15_000,
         stage_ms: 186_000,
         log_format: crate::slot::telemetry::LogFormat::Json,
     }
@@ -78,6 +79,7 @@ pub(crate) fn ready(folder: &std::path::Path) -> State {
         start_times: Vec::new(),
         totals: [0; 3],
         closing: false,
+        released_ms: 0,
     }
 }
 
