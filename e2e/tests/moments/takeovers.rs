@@ -32,6 +32,16 @@ pub struct Takeovers {
 }
 
 impl Takeovers {
+    /// Fails when one took too long.
+    pub fn judge(&self) -> Result<()> {
+        ensure!(
+            self.quantile(990) <= LIMIT_MILLIS,
+            "takeovers took too long: {:?} ms",
+            self.millis
+        );
+        Ok(())
+    }
+
     /// A value that so many per mille are not above.
     pub fn quantile(&self, per_mille: usize) -> i64 {
         let index = (self.millis.len() * per_mille).div_ceil(1000).max(1) - 1;
@@ -51,17 +61,21 @@ pub async fn measure(world: &World<'_>, count: usize) -> Result<Takeovers> {
     for number in 0..count {
         let slot = number as i32 % SLOTS;
         let (millis, answers) = one(world, slot).await.with_context(|| format!("slot {slot}"))?;
-        world.say(&format!("slot {slot} was answered for {millis} ms after the decision"));
+        let failure = |answer: &Answer| {
+            let why = answer.generation.as_ref().err()?;
+            Some(format!("after {:?}: {why}", answer.took))
+        };
+        let failures: Vec<String> = answers.iter().filter_map(failure).collect();
+        world.say(&format!(
+            "slot {slot} was answered for {millis} ms after the decision; {} requests failed, the last {:?}",
+            failures.len(),
+            failures.last()
+        ));
         all.millis.push(millis);
-        all.failed += answers.iter().filter(|answer| answer.generation.is_err()).count();
+        all.failed += failures.len();
         all.requests += answers.len();
     }
     all.millis.sort_unstable();
-    ensure!(
-        all.quantile(990) <= LIMIT_MILLIS,
-        "takeovers took too long: {:?} ms",
-        all.millis
-    );
     Ok(all)
 }
 
