@@ -1,6 +1,7 @@
 //! FleetSignal's client: facts about the chain, early. The slot works without it, only less well informed.
 
 pub mod client;
+pub mod replicas;
 
 use proto::v1::{ExamNotice, Frame, StageHeights};
 

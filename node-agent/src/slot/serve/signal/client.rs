@@ -1,14 +1,20 @@
-//! Observe: watches every FleetSignal address at once; whoever is first with a new height is believed.
+//! Observe: watches every replica behind every FleetSignal address at once; whoever is first with a new height is believed.
 
-use super::accept;
+use super::{accept, replicas};
 use crate::slot::{clock::now_ms, serve::state::Core};
 use proto::v1::{Frame, WatchRequest, fleet_signal_client::FleetSignalClient};
 use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 use thiserror::Error;
+use tokio::{
+    net::lookup_host,
+    task::{AbortHandle, JoinSet},
+};
 use tonic::{Request, Status, metadata::MetadataValue, transport::Endpoint};
 
 /// First and longest pause between two attempts.
@@ -18,6 +24,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(3);
 /// Heartbeats come every five seconds; a source silent for longer is left.
 const SILENCE: Duration = Duration::from_secs(20);
+/// Between two looks at what a name means.
+const LOOK_UP: Duration = Duration::from_secs(10);
+/// A name server that takes longer does not answer.
+const NAMED: Duration = Duration::from_secs(3);
 /// Longest token that is read.
 const MAX_TOKEN: u64 = 65_536;
 
@@ -52,8 +62,58 @@ enum Error {
     Silent,
 }
 
-/// Watches one address for ever.
+/// Watches every replica behind one address for ever.
 pub async fn run(core: Arc<Core>, source: Source) {
+    let mut tasks = JoinSet::new();
+    let mut watching: BTreeMap<SocketAddr, AbortHandle> = BTreeMap::new();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let known: BTreeSet<SocketAddr> = watching.keys().copied().collect();
+        let wanted = replicas::watched(&known, &resolve(&source.address).await);
+        watching.retain(|address, task| {
+            let stays = wanted.contains(address);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for address in wanted {
+            watching.entry(address).or_insert_with(|| {
+                let source = Source {
+                    address: format!("http://{address}"),
+                    ..source.clone()
+                };
+                tasks.spawn(watch_replica(Arc::clone(&core), source))
+            });
+        }
+        pause = if watching.is_empty() {
+            (pause * 2).min(LONGEST_PAUSE)
+        } else {
+            LOOK_UP
+        };
+        tokio::time::sleep(pause).await;
+        // Tasks that were aborted.
+        while tasks.try_join_next().is_some() {}
+    }
+}
+
+/// What a name means now; nothing when nobody says.
+async fn resolve(address: &str) -> BTreeSet<SocketAddr> {
+    let uri = address.parse::<http::Uri>().unwrap_or_default();
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let port = uri.port_u16().unwrap_or(80);
+    match tokio::time::timeout(NAMED, lookup_host((host, port))).await {
+        Ok(Ok(found)) => found.collect(),
+        Ok(Err(error)) => {
+            tracing::info!(address, %error, "name is not resolved");
+            BTreeSet::new()
+        }
+        Err(_) => BTreeSet::new(),
+    }
+}
+
+/// Watches one replica for ever.
+async fn watch_replica(core: Arc<Core>, source: Source) {
     let mut pause = FIRST_PAUSE;
     let mut sequence = None;
     loop {
