@@ -40,7 +40,8 @@ fn slot(observed: &Observed, node_id: &str, before: Option<&SlotRecord>) -> Slot
     };
     let first = |moment: fn(&Round) -> i64| {
         let moment = rounds.iter().map(moment).filter(|moment| *moment > 0).min()?;
-        (watched.start_ms > 0).then_some(moment - watched.start_ms)
+        // Where nobody saw the block itself its time is an estimate, and nothing comes before a block that it follows from.
+        (watched.start_ms > 0).then_some((moment - watched.start_ms).max(0))
     };
     let node_name = expectation
         .map(|slot| slot.node_name.clone())

@@ -123,6 +123,16 @@ fn sprint(slots: &[(i64, u64, u64, i64)]) -> Observed {
     }
 }
 
+#[test]
+fn a_block_whose_time_is_an_estimate_is_not_later_than_what_follows_from_it() {
+    let mut observed = sprint(&[(100, 100, 100, 100)]);
+    observed.phase = Phase::Committed;
+    observed.watched.start_ms = 1_000_114;
+    let status = decide(&observed).status.expect("a status");
+    assert_eq!(status.slots[0].first_nonce_millis, Some(0));
+    assert_eq!(status.slots[0].first_callback_millis, Some(786));
+}
+
 proptest! {
     #[test]
     fn sums_hold_and_nothing_negative_is_written(
