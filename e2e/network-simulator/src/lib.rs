@@ -46,8 +46,8 @@ pub mod views;
 pub mod votes;
 
 #[cfg(test)]
-mod course;
+mod contract;
 #[cfg(test)]
-mod shapes;
+mod course;
 #[cfg(test)]
 mod testing;

@@ -1,5 +1,6 @@
 //! Whether what is served has the shape of what was recorded: the same keys, and values of the same kinds.
 
+use super::{directory, twin};
 use crate::{
     driver::{
         Shared,
@@ -9,25 +10,11 @@ use crate::{
     faults::Port,
     http::{Content, Inbound, dapi_admin, dapi_ml, dapi_public, rest, rpc},
     scenario::verb::Verb,
-    testing::{self, World},
     views::rpc::new_block_event,
 };
 use axum::body::Bytes;
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc};
-
-const MODEL: &str = "Qwen/Qwen2.5-7B-Instruct";
-
-/// The network of the recordings: its epochs, two nodes, a confirmation at 180.
-const SCENARIO: &str = "
-version: 1
-network: {blockMillis: 1250, epochs: 9, parameters: {epoch_length: 100, epoch_shift: 55}}
-models: [{id: Qwen/Qwen2.5-7B-Instruct, recipe: tiny_qwen3_dense, weightScaleFactor: 0.3024}]
-hosts: [{name: ours, driver: external, publicKey: 03c8286877441fe7a263dc848dea1aa364c1d399f187435e7b35a2e94bf52e67bd}]
-exams: {preserve: false}
-dapi: {commitIntervalMillis: 1250, publicUrl: 'http://host-a.gonka.test:9000'}
-steps: [{at: height 179, do: triggerConfirmation}]
-";
 
 /// Keys whose objects are maps: their keys are data.
 const MAPS: [&str; 6] = [
@@ -40,12 +27,14 @@ const MAPS: [&str; 6] = [
 ];
 
 fn recorded() -> Vec<(String, Value)> {
-    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/recorded");
-    let mut files: Vec<PathBuf> = fs::read_dir(directory)
+    let mut files: Vec<PathBuf> = fs::read_dir(directory())
         .expect("recordings")
         .map(|entry| entry.expect("entry").path())
         .collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+    files.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        path.extension().is_some_and(|extension| extension == "json") && !name.starts_with("sequence-")
+    });
     files.sort();
     let read = |path: &PathBuf| {
         let text = fs::read_to_string(path).expect("a recording");
@@ -127,22 +116,7 @@ struct Stage {
 
 /// The simulated twin of the recorded network at a height.
 fn stage(height: i64) -> Stage {
-    let mut net = testing::network_of(SCENARIO);
-    for (id, port) in [("ml-a", 15001), ("ml-b", 15002)] {
-        let body = json!({
-            "id": id, "host": "127.0.0.1", "inference_port": port, "poc_port": port + 3080, "max_concurrent": 500,
-            "models": {MODEL: {"args": ["--max-model-len", "32768"]}},
-            "hardware": [{"type": "NVIDIA H200 | 140GB", "count": 2}],
-        });
-        crate::dapi::nodes::upsert(&mut net, body.to_string().as_bytes());
-    }
-    let mut world = World::new(net);
-    world.model = MODEL.to_owned();
-    let ids = ["ml-a", "ml-b"];
-    for id in ids {
-        let effects = crate::dapi::job::begin(world.net(), id, crate::dapi::job::Purpose::ToInference);
-        world.effects(effects);
-    }
+    let mut world = twin();
     world.run_to(height);
     assert!(
         world.net().commands.len() <= 1
