@@ -1,12 +1,20 @@
-//! Whether this network is the recorded one: the same requests at the same heights, the same answers in shape.
+//! Whether this network is the recorded one, and whether our clients understand both.
 //!
 //! | module | what |
 //! |---|---|
 //! | [`sequence`] | one recorded epoch with a Sprint and a confirmation, request by request |
-//! | [`shapes`] | every recorded answer: the same keys, values of the same kinds |
+//! | [`recording`] | the recorded answers, one file each |
+//! | [`stage`] | the recorded network's twin at a height, answering |
+//! | [`shape`] | what differs between two answers in keys and kinds of values |
+//! | [`readers`] | which recorded answer our clients read with what |
+//! | [`suite`] | every case: read, served in shape, read as served |
 
+mod readers;
+mod recording;
 mod sequence;
-mod shapes;
+mod shape;
+mod stage;
+mod suite;
 
 use crate::{
     dapi::{job, nodes},
@@ -61,7 +69,23 @@ fn twin() -> World {
     world
 }
 
-/// From now on exams leave this node on inference; by which draw the chain chose it is its own matter.
-fn preserve(world: &mut World, node: &str) {
-    Arc::make_mut(&mut world.net().scenario).exams.preserve = Preserve::Ids(vec![node.to_owned()]);
+/// When ml-b's status had last changed: the recorded epoch begins in the middle of DAPI's life, sixty seconds later with
+/// the look that silence earns.
+const SILENT_SINCE: i64 = 140 - 48;
+
+/// Brings the twin to a height, prepared as the recorded network was: one node long silent, the same one left on
+/// inference in the confirmation. By which draw the chain chose it is its own matter.
+fn advance(world: &mut World, to: i64) {
+    let from = world.net().height();
+    for next in from + 1..=to {
+        world.run_to(next);
+        let net = world.net();
+        if next == SILENT_SINCE {
+            let now_ms = net.now_ms;
+            net.dapi.node_mut("ml-b").expect("ml-b").status_ms = now_ms;
+        }
+        if next == 179 {
+            Arc::make_mut(&mut net.scenario).exams.preserve = Preserve::Ids(vec!["ml-b".to_owned()]);
+        }
+    }
 }

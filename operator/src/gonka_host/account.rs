@@ -99,7 +99,9 @@ mod tests {
 
     #[test]
     fn the_recorded_group_gives_weight_and_scale() {
-        let answer = recorded(include_str!("../../tests/recorded/chain/current_epoch_group_data.json"));
+        let answer = recorded(include_str!(
+            "../../../e2e/network-simulator/tests/recorded/rest-current_epoch_group_data__162.json"
+        ));
         let group = group(&answer, OURS).expect("known shape");
         assert_eq!(group.epoch, 1);
         assert_eq!(
@@ -118,7 +120,7 @@ mod tests {
     #[test]
     fn a_group_before_its_weights_has_no_members() {
         let answer = recorded(include_str!(
-            "../../tests/recorded/chain/epoch_group_data-before-weights.json"
+            "../../../e2e/network-simulator/tests/recorded/rest-epoch_group_data_2__162.json"
         ));
         let group = group(&answer, OURS).expect("known shape");
         assert_eq!((group.epoch, group.members, group.member), (2, 0, None));
@@ -126,9 +128,11 @@ mod tests {
 
     #[test]
     fn the_recorded_settlement_and_summary_agree() {
-        let settled = recorded(include_str!("../../tests/recorded/chain/settle_amount.json"));
+        let settled = recorded(include_str!(
+            "../../../e2e/network-simulator/tests/recorded/rest-settle_amount_COLD__182.json"
+        ));
         let claimed = recorded(include_str!(
-            "../../tests/recorded/chain/epoch_performance_summary.json"
+            "../../../e2e/network-simulator/tests/recorded/rest-epoch_performance_summary_1_COLD__184.json"
         ));
         let amount = 285_000_000_000_000;
         assert_eq!(settlement(&settled), Ok(Some(Settlement { epoch: 1, amount })));

@@ -5,19 +5,15 @@
 //! and form are), the order between nodes within a block; per node the order is that of the recording. Everything
 //! else is compared as it is: height, node, port, method, path with its version prefix, keys and values of bodies.
 
-use super::{directory, preserve, twin};
+use super::{advance, directory, twin};
 use crate::{
     dapi::callbacks,
     faults::Port,
-    testing::{Sent, World},
+    testing::Sent,
     views::{View, admin, dapi},
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, fs};
-
-/// When ml-b's status had last changed: the recording begins in the middle of DAPI's life, sixty seconds later with
-/// the look that silence earns.
-const SILENT_SINCE: i64 = 140 - 48;
 
 fn recorded() -> Value {
     let text = fs::read_to_string(directory().join("sequence-epoch-2.json")).expect("the recorded epoch");
@@ -30,22 +26,6 @@ fn rows<'a>(recorded: &'a Value, name: &str) -> &'a [Value] {
 
 fn height(row: &Value) -> i64 {
     row["height"].as_i64().expect("a height")
-}
-
-/// The twin at a height, prepared as the recorded network was.
-fn advance(world: &mut World, to: i64) {
-    let from = world.net().height();
-    for next in from + 1..=to {
-        world.run_to(next);
-        if next == SILENT_SINCE {
-            let net = world.net();
-            let now_ms = net.now_ms;
-            net.dapi.node_mut("ml-b").expect("ml-b").status_ms = now_ms;
-        }
-        if next == 179 {
-            preserve(world, "ml-b");
-        }
-    }
 }
 
 /// A value without what chance decides.
