@@ -111,6 +111,51 @@ fn the_weight_factor_may_have_moved_elsewhere() {
     assert_eq!(read.models[0].weight_scale_factor, None);
 }
 
+/// Those of a later release: each model has a block per scheme of proof.
+fn with_schemes(in_force: Value, blocks: &[(Value, i64)]) -> Value {
+    let mut body = recorded("rest-params__162.json");
+    let poc = &mut body["params"]["poc_params"];
+    poc["poc_scheme"] = in_force;
+    let model = &mut poc["models"][0];
+    let test = model["stat_test"].take();
+    model["seq_len"] = json!("0");
+    model["schemes"] = blocks
+        .iter()
+        .map(|(scheme, seq_len)| {
+            json!({"scheme": scheme, "seq_len": seq_len.to_string(), "max_tokens": "0", "stat_test": test})
+        })
+        .collect();
+    body
+}
+
+#[rstest]
+#[case(json!("POC_SCHEME_PREFILL"), &[(json!("POC_SCHEME_PREFILL"), 1024)])]
+#[case(json!(0), &[(Value::Null, 1024)])]
+#[case(Value::Null, &[(json!("POC_SCHEME_DECODE"), 256), (json!("POC_SCHEME_PREFILL"), 1024)])]
+#[case(json!("POC_SCHEME_DECODE"), &[(json!("POC_SCHEME_PREFILL"), 256), (json!("POC_SCHEME_DECODE"), 1024)])]
+fn a_models_proof_is_that_of_the_scheme_in_force(#[case] in_force: Value, #[case] blocks: &[(Value, i64)]) {
+    assert_eq!(
+        parameters::parse(&with_schemes(in_force, blocks), 145),
+        Ok(all_parameters())
+    );
+}
+
+#[test]
+fn a_model_without_a_block_of_the_scheme_in_force_is_unknown() {
+    let body = with_schemes(json!("POC_SCHEME_DECODE"), &[(json!("POC_SCHEME_PREFILL"), 1024)]);
+    let error = parameters::parse(&body, 145).expect_err("not known");
+    assert!(error.to_string().contains("no block of POC_SCHEME_DECODE"), "{error}");
+}
+
+#[test]
+fn parameters_in_a_box_of_their_own_name_are_the_same() {
+    let mut body = recorded("rest-params__162.json");
+    let epoch = body["params"]["epoch_params"].take();
+    body["params"]["epoch_params"] = json!({ "epoch_params": epoch });
+    assert_eq!(parameters::parse(&body, 145), Ok(all_parameters()));
+    assert_eq!(parameters::epoch_shift(&body), Ok(55));
+}
+
 #[rstest]
 #[case("/params/epoch_params/epoch_length", json!({"blocks": 100}))]
 #[case("/params/epoch_params/epoch_length", json!("a hundred"))]

@@ -7,10 +7,12 @@
 //! | [`stage`] | the recorded network's twin at a height, answering |
 //! | [`shape`] | what differs between two answers in keys and kinds of values |
 //! | [`readers`] | which recorded answer our clients read with what |
+//! | [`releases`] | neighbouring releases: their rows, what they add that nobody knows, what is no shape at all |
 //! | [`suite`] | every case: read, served in shape, read as served |
 
 mod readers;
 mod recording;
+mod releases;
 mod sequence;
 mod shape;
 mod stage;

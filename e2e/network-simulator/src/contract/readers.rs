@@ -2,11 +2,11 @@
 
 use operator::{
     chain::{answers as chain, parameters, shapes::ShapeError},
-    dapi::{NodeSpec, answers as dapi},
+    dapi::answers as dapi,
     gonka_host::account,
     sprint_run::{self, answers as exam},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fmt::Debug;
 
 /// Reads an answer about an account and shows the value it became.
@@ -22,10 +22,9 @@ fn epochs_latest(body: &Value, _: &str) -> Result<String, String> {
     Ok(format!("{} {}", shown(dapi::latest(body))?, shown(chain::clock(body))?))
 }
 
+/// An answer to a registration has the node alone.
 fn node_spec(body: &Value, _: &str) -> Result<String, String> {
-    serde_json::from_value::<NodeSpec>(body.clone())
-        .map(|spec| format!("{spec:?}"))
-        .map_err(|error| error.to_string())
+    shown(dapi::nodes(&json!([{ "node": body }])))
 }
 
 const READERS: &[(&str, Reader)] = &[

@@ -14,7 +14,8 @@ const MAPS: [&str; 6] = [
     "events",
 ];
 
-fn kind(value: &Value) -> &'static str {
+/// What kind of value it is.
+pub fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",

@@ -9,7 +9,8 @@ use crate::{
     },
     event::Effect,
     faults::Port,
-    http::{Content, Inbound, dapi_admin, dapi_ml, dapi_public, percent_decode, rest, rpc},
+    http::{Content, Inbound, dapi_admin, dapi_ml, dapi_public, of_release, percent_decode, rest, rpc},
+    release::Version,
     views::rpc::new_block_event,
 };
 use axum::body::Bytes;
@@ -21,6 +22,18 @@ use tokio::sync::mpsc::UnboundedReceiver;
 pub const COLD: &str = "gonka1r4zmwd8gvw7kguhfzk82eua7myrfx5glqtg86r";
 const WARM: &str = "gonka1gnrqxfd88hn5s8t82rc50zvuh3dc5aha2xc8c4";
 
+/// The port behind a recording's door.
+pub fn port(door: &str) -> Port {
+    match door {
+        "rest" => Port::Rest(0),
+        "rpc" | "ws" => Port::Rpc(0),
+        "dapi" => Port::DapiPublic,
+        "dapiml" => Port::DapiMl,
+        "admin" => Port::DapiAdmin,
+        other => panic!("no door {other:?}"),
+    }
+}
+
 #[derive(Debug)]
 pub struct Stage {
     pub shared: Arc<Shared>,
@@ -29,7 +42,13 @@ pub struct Stage {
 
 impl Stage {
     pub fn at(height: i64) -> Self {
+        Self::of(Version::V14, height)
+    }
+
+    /// The twin as another release would be.
+    pub fn of(version: Version, height: i64) -> Self {
         let mut world = twin();
+        Arc::make_mut(&mut world.net().scenario).network.version = version;
         advance(&mut world, height);
         // The first hundred heights are from a run before this one, whose warm account nobody let pay fees.
         world.net().dapi.feegrant = height > 100;
@@ -99,14 +118,14 @@ impl Stage {
             query,
             body: Bytes::from(request),
         };
-        let outbound = match door {
-            "rest" => rest::answer(&self.shared, Port::Rest(0), &inbound),
-            "rpc" => rpc::answer(&self.shared, Port::Rpc(0), &inbound),
-            "dapi" => dapi_public::answer(&self.shared, &inbound).await,
-            "dapiml" => dapi_ml::answer(&self.shared, &inbound),
-            "admin" => dapi_admin::answer(&self.shared, &inbound).await,
-            other => panic!("no door for {other:?}"),
+        let outbound = match port(door) {
+            Port::Rest(_) => rest::answer(&self.shared, Port::Rest(0), &inbound),
+            Port::Rpc(_) => rpc::answer(&self.shared, Port::Rpc(0), &inbound),
+            Port::DapiPublic => dapi_public::answer(&self.shared, &inbound).await,
+            Port::DapiMl => dapi_ml::answer(&self.shared, &inbound),
+            Port::DapiAdmin => dapi_admin::answer(&self.shared, &inbound).await,
         };
+        let outbound = of_release(&self.shared, port(door), &inbound.path, outbound);
         let body = match outbound.content {
             Content::Json(value) => value,
             Content::Text(text) => Value::String(text),

@@ -4,11 +4,12 @@
 use super::{
     directory, readers,
     recording::{self, Recording},
-    shape,
+    releases, shape,
     stage::{self, Stage},
 };
 use crate::{
     faults::Port,
+    release::Evidence,
     views::{admin, dapi},
 };
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ use std::{
 };
 
 /// Known and meant: what the simulator leaves out or adds.
-const KNOWN: [(&str, &str); 6] = [
+pub const KNOWN: [(&str, &str); 6] = [
     // Nothing on this chain pays inflation, so there are no events to show; nothing is proven by IAVL.
     ("rpc-block_results", ".result.finalize_block_events"),
     ("ws-newblock", ".result.data.value.result_finalize_block.events"),
@@ -85,7 +86,15 @@ async fn judge(stage: &Stage, recording: &Recording, met: &mut BTreeSet<usize>) 
 
 /// Says how many cases there were; there may not be fewer without somebody saying so in `tests/contract.txt`.
 fn count(observed: usize) {
-    let line = format!("contract: {observed} cases: {observed} observed");
+    let of = |evidence| {
+        releases::cases()
+            .iter()
+            .filter(|(row, _)| row.evidence == evidence)
+            .count()
+    };
+    let (source, prose) = (of(Evidence::Source), of(Evidence::Prose));
+    let all = observed + source + prose;
+    let line = format!("contract: {all} cases: {observed} observed, {source} source, {prose} prose");
     // Past the harness, which keeps what tests print to itself.
     writeln!(std::io::stderr(), "{line}").expect("stderr takes a line");
     assert_eq!(
