@@ -4,7 +4,7 @@
 //! apply ([`apply`]: DAPI first, then status and Events). DAPI is a cache of our desired state: POST, then PUT, never DELETE.
 //! A pass is made on every change of the host or its deployments, on every change of the window, and each resync interval.
 
-mod account;
+pub mod account;
 pub mod apply;
 pub mod decide;
 pub mod observe;

@@ -31,6 +31,8 @@ mod scan;
 mod stores;
 pub mod watch;
 
+pub use scan::confirmations;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;

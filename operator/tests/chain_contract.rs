@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 
 /// Body of a recording.
 fn recorded(name: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../e2e/network-simulator/tests/recorded")
+        .join(name);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let file: Value = serde_json::from_str(&text).expect("a recording is JSON");
     file["body"].clone()
@@ -58,24 +60,24 @@ fn all_parameters() -> ChainParameters {
 
 #[test]
 fn parameters_of_rest_are_read_in_full() {
-    let body = recorded("rest-epoch_info__h000145.json");
+    let body = recorded("rest-epoch_info__145.json");
     assert_eq!(parameters::parse(&body, 145), Ok(all_parameters()));
     assert_eq!(parameters::epoch_shift(&body), Ok(55));
     assert_eq!(
-        parameters::parse(&recorded("rest-params__h000162.json"), 145),
+        parameters::parse(&recorded("rest-params__162.json"), 145),
         Ok(all_parameters())
     );
 }
 
 #[test]
 fn parameters_of_dapi_come_as_numbers_with_zeros_left_out() {
-    let body = recorded("dapi-epochs-latest__h000145.json");
+    let body = recorded("dapi-epochs-latest__145.json");
     assert_eq!(parameters::parse(&body, 145), Ok(epoch_parameters()));
 }
 
 #[test]
 fn parameters_without_a_box_are_the_same() {
-    let body = recorded("rest-params__h000162.json");
+    let body = recorded("rest-params__162.json");
     let mut flat = json!({});
     for section in ["epoch_params", "poc_params", "confirmation_poc_params"] {
         for (key, value) in body["params"][section].as_object().expect("a section") {
@@ -95,7 +97,7 @@ fn strings_and_numbers_nulls_and_gaps_are_the_same() {
             other => other.clone(),
         }
     }
-    let mut body = numbers(&recorded("rest-params__h000162.json"));
+    let mut body = numbers(&recorded("rest-params__162.json"));
     assert_eq!(parameters::parse(&body, 145), Ok(all_parameters()));
     body["params"]["epoch_params"]["poc_exchange_duration"] = Value::Null;
     assert_eq!(parameters::parse(&body, 145), Ok(all_parameters()));
@@ -103,10 +105,55 @@ fn strings_and_numbers_nulls_and_gaps_are_the_same() {
 
 #[test]
 fn the_weight_factor_may_have_moved_elsewhere() {
-    let mut body = recorded("rest-params__h000162.json");
+    let mut body = recorded("rest-params__162.json");
     body["params"]["poc_params"]["models"][0]["weight_scale_factor"] = Value::Null;
     let read = parameters::parse(&body, 145).expect("known");
     assert_eq!(read.models[0].weight_scale_factor, None);
+}
+
+/// Those of a later release: each model has a block per scheme of proof.
+fn with_schemes(in_force: Value, blocks: &[(Value, i64)]) -> Value {
+    let mut body = recorded("rest-params__162.json");
+    let poc = &mut body["params"]["poc_params"];
+    poc["poc_scheme"] = in_force;
+    let model = &mut poc["models"][0];
+    let test = model["stat_test"].take();
+    model["seq_len"] = json!("0");
+    model["schemes"] = blocks
+        .iter()
+        .map(|(scheme, seq_len)| {
+            json!({"scheme": scheme, "seq_len": seq_len.to_string(), "max_tokens": "0", "stat_test": test})
+        })
+        .collect();
+    body
+}
+
+#[rstest]
+#[case(json!("POC_SCHEME_PREFILL"), &[(json!("POC_SCHEME_PREFILL"), 1024)])]
+#[case(json!(0), &[(Value::Null, 1024)])]
+#[case(Value::Null, &[(json!("POC_SCHEME_DECODE"), 256), (json!("POC_SCHEME_PREFILL"), 1024)])]
+#[case(json!("POC_SCHEME_DECODE"), &[(json!("POC_SCHEME_PREFILL"), 256), (json!("POC_SCHEME_DECODE"), 1024)])]
+fn a_models_proof_is_that_of_the_scheme_in_force(#[case] in_force: Value, #[case] blocks: &[(Value, i64)]) {
+    assert_eq!(
+        parameters::parse(&with_schemes(in_force, blocks), 145),
+        Ok(all_parameters())
+    );
+}
+
+#[test]
+fn a_model_without_a_block_of_the_scheme_in_force_is_unknown() {
+    let body = with_schemes(json!("POC_SCHEME_DECODE"), &[(json!("POC_SCHEME_PREFILL"), 1024)]);
+    let error = parameters::parse(&body, 145).expect_err("not known");
+    assert!(error.to_string().contains("no block of POC_SCHEME_DECODE"), "{error}");
+}
+
+#[test]
+fn parameters_in_a_box_of_their_own_name_are_the_same() {
+    let mut body = recorded("rest-params__162.json");
+    let epoch = body["params"]["epoch_params"].take();
+    body["params"]["epoch_params"] = json!({ "epoch_params": epoch });
+    assert_eq!(parameters::parse(&body, 145), Ok(all_parameters()));
+    assert_eq!(parameters::epoch_shift(&body), Ok(55));
 }
 
 #[rstest]
@@ -120,7 +167,7 @@ fn the_weight_factor_may_have_moved_elsewhere() {
 #[case("/params/poc_params/models/0/model_id", json!(7))]
 #[case("/params/epoch_params/poc_slot_allocation", json!({"numerator": 1, "denominator": 10}))]
 fn an_unknown_shape_is_an_error_that_names_the_member(#[case] pointer: &str, #[case] value: Value) {
-    let mut body = recorded("rest-params__h000162.json");
+    let mut body = recorded("rest-params__162.json");
     *body.pointer_mut(pointer).expect("a member") = value;
     let error = parameters::parse(&body, 145).expect_err("not known");
     let member = pointer.rsplit('/').next().expect("a last part");
@@ -143,10 +190,10 @@ fn the_hash_changes_with_a_parameter_and_not_with_the_height_it_was_read_at() {
 
 /// DAPI computes the same heights; its answer holds two epochs.
 #[rstest]
-#[case("dapi-epochs-latest__h000145.json", "epoch_stages")]
-#[case("dapi-epochs-latest__h000145.json", "next_epoch_stages")]
-#[case("dapi-epochs-latest__h000182.json", "epoch_stages")]
-#[case("dapi-epochs-latest__h000182.json", "next_epoch_stages")]
+#[case("dapi-epochs-latest__145.json", "epoch_stages")]
+#[case("dapi-epochs-latest__145.json", "next_epoch_stages")]
+#[case("dapi-epochs-latest__182.json", "epoch_stages")]
+#[case("dapi-epochs-latest__182.json", "next_epoch_stages")]
 fn stage_heights_are_those_of_dapi(#[case] file: &str, #[case] member: &str) {
     let body = recorded(file);
     let parameters = parameters::parse(&body, 145).expect("known");
@@ -227,7 +274,7 @@ fn stages_of_the_recorded_epoch(#[case] height: i64, #[case] stage: Stage) {
 
 #[test]
 fn the_clock_of_a_sprint() {
-    let clock = answers::clock(&recorded("rest-epoch_info__h000145.json")).expect("known");
+    let clock = answers::clock(&recorded("rest-epoch_info__145.json")).expect("known");
     assert_eq!((clock.height, clock.epoch, clock.poc_start), (145, 2, 145));
     assert_eq!(clock.parameters, all_parameters());
     assert_eq!(clock.event, None);
@@ -236,10 +283,10 @@ fn the_clock_of_a_sprint() {
 const SEED: &str = "7b1581245152377580070b8db443977b56edda6f47412b61ee80d62cfa293a66";
 
 #[rstest]
-#[case("rest-epoch_info__h000180.json", EventPhase::Grace, "")]
-#[case("rest-epoch_info__h000182.json", EventPhase::Generation, SEED)]
-#[case("rest-epoch_info__h000212.json", EventPhase::Completed, SEED)]
-#[case("dapi-epochs-latest__h000182.json", EventPhase::Generation, SEED)]
+#[case("rest-epoch_info__180.json", EventPhase::Grace, "")]
+#[case("rest-epoch_info__182.json", EventPhase::Generation, SEED)]
+#[case("rest-epoch_info__212.json", EventPhase::Completed, SEED)]
+#[case("dapi-epochs-latest__182.json", EventPhase::Generation, SEED)]
 fn the_clock_of_a_confirmation(#[case] file: &str, #[case] phase: EventPhase, #[case] seed: &str) {
     let clock = answers::clock(&recorded(file)).expect("known");
     let event = Event {
@@ -252,9 +299,9 @@ fn the_clock_of_a_confirmation(#[case] file: &str, #[case] phase: EventPhase, #[
 }
 
 #[rstest]
-#[case("rest-active_confirmation_poc_event__h000180.json", EventPhase::Grace)]
-#[case("rest-active_confirmation_poc_event__h000182.json", EventPhase::Generation)]
-#[case("rest-active_confirmation_poc_event__h000212.json", EventPhase::Completed)]
+#[case("rest-active_confirmation_poc_event__180.json", EventPhase::Grace)]
+#[case("rest-active_confirmation_poc_event__182.json", EventPhase::Generation)]
+#[case("rest-active_confirmation_poc_event__212.json", EventPhase::Completed)]
 fn the_event_alone(#[case] file: &str, #[case] phase: EventPhase) {
     let event = answers::event(&recorded(file)).expect("known").expect("active");
     assert_eq!((event.trigger_height, event.phase), (180, phase));
@@ -263,7 +310,7 @@ fn the_event_alone(#[case] file: &str, #[case] phase: EventPhase) {
 /// `stop` came at 196 and the event was gone at 216 in the recorded epoch.
 #[test]
 fn heights_of_the_recorded_confirmation() {
-    let clock = answers::clock(&recorded("rest-epoch_info__h000182.json")).expect("known");
+    let clock = answers::clock(&recorded("rest-epoch_info__182.json")).expect("known");
     let exam = heights::confirmation(&clock.event.expect("active"), &clock.parameters);
     assert_eq!(exam.generation_end_height, 193);
     assert_eq!(exam.validation_start_height, 196);
@@ -273,14 +320,14 @@ fn heights_of_the_recorded_confirmation() {
 
 #[test]
 fn an_active_confirmation_without_an_event_is_unknown() {
-    let mut body = recorded("rest-epoch_info__h000182.json");
+    let mut body = recorded("rest-epoch_info__182.json");
     body["active_confirmation_poc_event"] = Value::Null;
     assert!(answers::clock(&body).is_err());
 }
 
 #[test]
 fn a_phase_of_a_later_release_is_still_an_exam() {
-    let mut body = recorded("rest-epoch_info__h000182.json");
+    let mut body = recorded("rest-epoch_info__182.json");
     body["active_confirmation_poc_event"]["phase"] = json!("CONFIRMATION_POC_APPEAL");
     let clock = answers::clock(&body).expect("known");
     assert_eq!(clock.event.expect("active").phase, EventPhase::Unknown);
@@ -288,7 +335,7 @@ fn a_phase_of_a_later_release_is_still_an_exam() {
 
 #[test]
 fn before_the_first_sprint_the_shift_places_it() {
-    let mut body = recorded("rest-epoch_info__h000145.json");
+    let mut body = recorded("rest-epoch_info__145.json");
     body["block_height"] = json!("7");
     body["latest_epoch"] = Value::Null;
     let clock = answers::clock(&body).expect("known");
@@ -298,7 +345,7 @@ fn before_the_first_sprint_the_shift_places_it() {
 
 #[test]
 fn a_start_above_the_height_is_unknown() {
-    let mut body = recorded("rest-epoch_info__h000145.json");
+    let mut body = recorded("rest-epoch_info__145.json");
     body["latest_epoch"]["poc_start_block_height"] = json!("146");
     assert!(answers::clock(&body).is_err());
 }
@@ -307,9 +354,9 @@ const HASH_162: &str = "722F7F5F94F80062CF77561089825BB4A0DB30D72A47D81360A5F308
 
 #[test]
 fn status_block_and_notice_tell_the_same_block() {
-    let status = answers::status(&recorded("rpc-status__h000162.json")).expect("known");
-    let block = answers::block(&recorded("rpc-block__h000162.json")).expect("known");
-    let notice = answers::new_block(&recorded("ws-newblock__h000162.json")).expect("a block");
+    let status = answers::status(&recorded("rpc-status__162.json")).expect("known");
+    let block = answers::block(&recorded("rpc-block__162.json")).expect("known");
+    let notice = answers::new_block(&recorded("ws-newblock__162.json")).expect("a block");
     assert!(!status.catching_up);
     assert_eq!(status.block, block);
     assert_eq!(notice, block);
@@ -325,18 +372,18 @@ fn status_block_and_notice_tell_the_same_block() {
 #[case("/result/sync_info/latest_block_time", json!("yesterday"))]
 #[case("/result/sync_info", Value::Null)]
 fn a_status_of_another_shape_is_unknown(#[case] pointer: &str, #[case] value: Value) {
-    let mut body = recorded("rpc-status__h000162.json");
+    let mut body = recorded("rpc-status__162.json");
     *body.pointer_mut(pointer).expect("a member") = value;
     assert!(answers::status(&body).is_err());
 }
 
 #[test]
 fn a_chain_without_a_block_is_early_not_strange() {
-    let mut status = recorded("rpc-status__h000162.json");
+    let mut status = recorded("rpc-status__162.json");
     assert!(!answers::is_before_first_block(&status));
     status["result"]["sync_info"]["latest_block_height"] = json!("0");
     assert!(answers::is_before_first_block(&status));
-    let mut clock = recorded("rest-epoch_info__h000145.json");
+    let mut clock = recorded("rest-epoch_info__145.json");
     assert!(!answers::is_before_first_block(&clock));
     clock["block_height"] = json!("0");
     assert!(answers::is_before_first_block(&clock));
@@ -351,7 +398,7 @@ fn an_rpc_error_is_no_block() {
 
 #[test]
 fn preserved_nodes_come_per_participant_or_in_one_list() {
-    let recorded = recorded("rest-preserved_nodes_snapshot__h000162.json");
+    let recorded = recorded("rest-preserved_nodes_snapshot__162.json");
     let none = Preserved {
         anchor_height: 145,
         node_ids: Vec::new(),
@@ -371,13 +418,13 @@ fn preserved_nodes_come_per_participant_or_in_one_list() {
 #[test]
 fn upgrades() {
     assert_eq!(
-        answers::upgrade_plan(&recorded("rest-cosmos_upgrade_current_plan__h000162.json")),
+        answers::upgrade_plan(&recorded("rest-cosmos_upgrade_current_plan__162.json")),
         Ok(None)
     );
     let plan = answers::upgrade_plan(&json!({"plan": {"name": "v0.2.17", "height": "6500000"}}));
     assert_eq!(plan.expect("known").expect("planned").height, 6_500_000);
     assert_eq!(
-        answers::last_upgrade(&recorded("rest-last_upgrade_height__h000162.json")),
+        answers::last_upgrade(&recorded("rest-last_upgrade_height__162.json")),
         Ok(None)
     );
 }

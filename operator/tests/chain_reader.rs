@@ -69,7 +69,9 @@ impl Node {
 }
 
 fn recorded(name: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../e2e/network-simulator/tests/recorded")
+        .join(name);
     let text = std::fs::read_to_string(path).expect("a recording");
     serde_json::from_str::<Value>(&text).expect("JSON")["body"].clone()
 }
@@ -108,7 +110,7 @@ async fn block(State(node): State<Arc<Node>>, Query(query): Query<BTreeMap<Strin
 
 async fn epoch_info(State(node): State<Arc<Node>>) -> Response<Body> {
     let height = *node.height.borrow();
-    let mut body = recorded("rest-epoch_info__h000145.json");
+    let mut body = recorded("rest-epoch_info__145.json");
     let epoch = (height + 55) / 100;
     body["block_height"] = json!(height.to_string());
     body["latest_epoch"] =
@@ -167,10 +169,9 @@ async fn network(first: i64) -> Network {
             fault: Mutex::default(),
             subscribers: Mutex::default(),
         });
-        let preserved =
-            async |State(node): State<Arc<Node>>| fixed(&node, "rest-preserved_nodes_snapshot__h000162.json");
-        let last = async |State(node): State<Arc<Node>>| fixed(&node, "rest-last_upgrade_height__h000162.json");
-        let plan = async |State(node): State<Arc<Node>>| fixed(&node, "rest-cosmos_upgrade_current_plan__h000162.json");
+        let preserved = async |State(node): State<Arc<Node>>| fixed(&node, "rest-preserved_nodes_snapshot__162.json");
+        let last = async |State(node): State<Arc<Node>>| fixed(&node, "rest-last_upgrade_height__162.json");
+        let plan = async |State(node): State<Arc<Node>>| fixed(&node, "rest-cosmos_upgrade_current_plan__162.json");
         let app = Router::new()
             .route("/status", get(status))
             .route("/block", get(block))

@@ -21,7 +21,7 @@ type Log = Arc<Mutex<Vec<(String, String, Value)>>>;
 
 fn recorded(name: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/recorded/dapi")
+        .join("../e2e/network-simulator/tests/recorded")
         .join(name);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).expect("a recording is JSON")
@@ -97,7 +97,7 @@ fn client(address: SocketAddr, metrics: Arc<Metrics>) -> Client {
 
 #[tokio::test]
 async fn recorded_nodes_are_read_whatever_their_order() {
-    let (address, _) = server(&[("/admin/v1/nodes", "nodes-sprint.json")]).await;
+    let (address, _) = server(&[("/admin/v1/nodes", "admin-nodes__145.json")]).await;
     let nodes = client(address, metrics()).nodes().await.expect("nodes");
     let summary: Vec<(&str, i32, &str)> = nodes
         .iter()
@@ -119,7 +119,7 @@ async fn recorded_nodes_are_read_whatever_their_order() {
 
 #[tokio::test]
 async fn a_preserved_node_is_known_by_its_models() {
-    let (address, _) = server(&[("/admin/v1/nodes", "nodes-confirmation-one-preserved.json")]).await;
+    let (address, _) = server(&[("/admin/v1/nodes", "admin-nodes__182.json")]).await;
     let nodes = client(address, metrics()).nodes().await.expect("nodes");
     let preserved: Vec<bool> = nodes
         .iter()
@@ -130,7 +130,7 @@ async fn a_preserved_node_is_known_by_its_models() {
 
 #[tokio::test]
 async fn a_fresh_registration_is_read_too() {
-    let (address, _) = server(&[("/admin/v1/nodes", "nodes-after-register.json")]).await;
+    let (address, _) = server(&[("/admin/v1/nodes", "admin-nodes__32.json")]).await;
     let nodes = client(address, metrics()).nodes().await.expect("nodes");
     assert!(
         nodes
@@ -141,7 +141,7 @@ async fn a_fresh_registration_is_read_too() {
 
 #[tokio::test]
 async fn setup_reports_tell_a_missing_feegrant_and_the_account() {
-    let (address, _) = server(&[("/admin/v1/setup/report", "setup-report-no-feegrant.json")]).await;
+    let (address, _) = server(&[("/admin/v1/setup/report", "admin-setup_report__32.json")]).await;
     let report = client(address, metrics()).setup_report().await.expect("report");
     assert_eq!(
         report.check("feegrant_allowance").expect("checked").status,
@@ -152,7 +152,7 @@ async fn setup_reports_tell_a_missing_feegrant_and_the_account() {
         CheckStatus::Unavailable
     );
     assert_eq!(report.account, "gonka1x6arfy9mz5j6ymn3vhhg86zz9y4fqkqvrkkpyv");
-    let (address, _) = server(&[("/admin/v1/setup/report", "setup-report.json")]).await;
+    let (address, _) = server(&[("/admin/v1/setup/report", "admin-setup_report__162.json")]).await;
     let report = client(address, metrics()).setup_report().await.expect("report");
     assert_eq!(
         report.check("feegrant_allowance").expect("checked").status,
@@ -163,9 +163,12 @@ async fn setup_reports_tell_a_missing_feegrant_and_the_account() {
 #[tokio::test]
 async fn the_public_api_tells_identity_height_and_artifacts() {
     let (address, log) = server(&[
-        ("/v1/identity", "identity.json"),
-        ("/v1/epochs/latest", "epochs-latest.json"),
-        ("/v1/poc/artifacts/state?height=145", "artifacts-state.json"),
+        ("/v1/identity", "dapi-identity__162.json"),
+        ("/v1/epochs/latest", "dapi-epochs-latest__182.json"),
+        (
+            "/v1/poc/artifacts/state?height=145",
+            "dapi-poc-artifacts-state__162.json",
+        ),
     ])
     .await;
     let client = client(address, metrics());
@@ -194,10 +197,10 @@ async fn the_public_api_tells_identity_height_and_artifacts() {
 
 #[tokio::test]
 async fn writes_carry_the_id_in_path_and_body_and_are_counted() {
-    let (address, log) = server(&[("/admin/v1/nodes", "post-node.json")]).await;
+    let (address, log) = server(&[("/admin/v1/nodes", "admin-post-node__31.json")]).await;
     let metrics = metrics();
     let client = client(address, metrics.clone());
-    let request = recorded("post-node.json")["request_body"].clone();
+    let request = recorded("admin-post-node__31.json")["request_body"].clone();
     let node: NodeSpec = serde_json::from_value(request).expect("our shape is DAPI's");
     client.post_node(&node).await.expect("posted");
     client.put_node(&node).await.expect("put");
@@ -215,7 +218,7 @@ async fn writes_carry_the_id_in_path_and_body_and_are_counted() {
 
 #[tokio::test]
 async fn a_refusal_says_what_dapi_said() {
-    let (address, _) = server(&[("/v1/poc/artifacts/state", "artifacts-state-without-height.json")]).await;
+    let (address, _) = server(&[("/v1/poc/artifacts/state", "dapi-poc-artifacts-state2__162.json")]).await;
     let error = client(address, metrics())
         .artifact_state(1, "m")
         .await
@@ -258,7 +261,7 @@ async fn an_endless_answer_is_cut() {
 
 #[tokio::test]
 async fn a_redirect_is_not_followed_and_the_token_stays_on_the_admin_api() {
-    let (target, log) = server(&[("/", "identity.json")]).await;
+    let (target, log) = server(&[("/", "dapi-identity__162.json")]).await;
     let redirecting = Router::new()
         .fallback(move || async move { axum::response::Redirect::temporary(&format!("http://{target}/stolen")) });
     let error = client(serve(redirecting).await, metrics())

@@ -161,6 +161,8 @@ pub struct Dapi {
     /// Nodes and versions once seen alive; never asked again.
     pub seen_alive: BTreeSet<(String, String)>,
     pub validation: validation::Progress,
+    /// Nodes left on inference, as DAPI last read them off the chain.
+    pub preserved: Vec<String>,
 }
 
 impl Dapi {
@@ -177,6 +179,7 @@ impl Dapi {
             seeds: BTreeMap::new(),
             seen_alive: BTreeSet::new(),
             validation: validation::Progress::default(),
+            preserved: Vec::new(),
         }
     }
 
@@ -202,6 +205,7 @@ impl Dapi {
     /// order on disk, and whoever was disabled is enabled.
     pub fn restart(&mut self, now_ms: u64) {
         self.seen_alive.clear();
+        self.preserved.clear();
         self.validation = validation::Progress::default();
         self.highest_num = 0;
         for node in &mut self.nodes {

@@ -10,7 +10,7 @@ pub mod rest;
 pub mod rpc;
 pub mod websocket;
 
-use crate::{dapi::reply::Reply, driver::Shared, faults::Port};
+use crate::{dapi::reply::Reply, driver::Shared, faults::Port, release};
 use axum::{
     Router,
     body::{Body, Bytes},
@@ -163,7 +163,15 @@ async fn answer(
         Port::DapiMl => dapi_ml::answer(shared, &inbound),
         Port::DapiAdmin => dapi_admin::answer(shared, &inbound).await,
     };
-    gate::after(shared, *port, outbound)
+    gate::after(shared, *port, of_release(shared, *port, &inbound.path, outbound))
+}
+
+/// An answer in the shape of the network's release.
+pub fn of_release(shared: &Shared, port: Port, path: &str, mut outbound: Outbound) -> Outbound {
+    if let (200, Content::Json(body)) = (outbound.status, &mut outbound.content) {
+        release::shape(shared.read(|net| net.scenario.network.version), port, path, body);
+    }
+    outbound
 }
 
 async fn answer_control(State(shared): State<Arc<Shared>>, request: Request) -> Response {

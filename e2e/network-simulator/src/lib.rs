@@ -9,6 +9,7 @@
 //! | [`votes`], [`early`], [`settlement`], [`sample`] | the rules they apply, as functions of numbers |
 //! | [`rivals`], [`dapi`] | simulated hosts, and the DAPI of the one that is not |
 //! | [`views`] | the state as JSON, in the recorded shapes |
+//! | [`release`] | what other releases have in another shape: one table |
 //! | [`driver`], [`http`], [`compute`] | real time: sockets, timers, proof of compute |
 //! | [`ledger`] | what a run leaves behind |
 //!
@@ -33,6 +34,7 @@ pub mod ledger;
 pub mod network;
 pub mod parameters;
 pub mod preserved;
+pub mod release;
 pub mod rivals;
 pub mod sample;
 pub mod scenario;
@@ -46,8 +48,8 @@ pub mod views;
 pub mod votes;
 
 #[cfg(test)]
-mod course;
+mod contract;
 #[cfg(test)]
-mod shapes;
+mod course;
 #[cfg(test)]
 mod testing;

@@ -7,7 +7,7 @@ mod check;
 pub mod expect;
 pub mod verb;
 
-use crate::{identity, parameters::Parameters};
+use crate::{identity, parameters::Parameters, release::Version};
 use at::At;
 use expect::Expectation;
 use kernels::decoder::{Dtype, Recipe};
@@ -37,7 +37,7 @@ pub struct Scenario {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct NetworkSection {
-    pub version: String,
+    pub version: Version,
     pub chain_id: String,
     pub seed: u64,
     pub block_millis: u64,
@@ -51,7 +51,7 @@ pub struct NetworkSection {
 impl Default for NetworkSection {
     fn default() -> Self {
         Self {
-            version: "v0.2.14".to_owned(),
+            version: Version::V14,
             chain_id: "gonka-testnet-1".to_owned(),
             seed: 1,
             block_millis: 1000,

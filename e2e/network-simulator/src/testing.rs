@@ -2,7 +2,7 @@
 
 use crate::{
     dapi::nodes,
-    event::{Answer, Effect, Event, Origin, Work},
+    event::{Answer, Call, Effect, Event, Origin, Work},
     network::Network,
     scenario,
     step::step,
@@ -55,6 +55,18 @@ pub fn run_to(net: &mut Network, height: i64) {
     }
 }
 
+/// A request of the DAPI to an ML node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sent {
+    pub height: i64,
+    pub node: String,
+    /// On the inference port; else on that of management.
+    pub inference: bool,
+    pub method: &'static str,
+    pub path: String,
+    pub body: Option<serde_json::Value>,
+}
+
 /// An ML node that is always well: generates ten nonces per commit interval and finds no fraud.
 #[derive(Debug, Default)]
 pub struct World {
@@ -63,6 +75,8 @@ pub struct World {
     sequence: u64,
     /// Requests to ML nodes as `height method path`.
     pub calls: Vec<(i64, String, Option<String>)>,
+    /// The same, with whom they went to.
+    pub sent: Vec<Sent>,
     /// Answers init requests of these nodes so.
     pub init_status: BTreeMap<String, u16>,
     generating: BTreeMap<String, (i64, u32, u32, i64)>,
@@ -125,9 +139,7 @@ impl World {
         match effect {
             Effect::After { ms, timer } => self.at(now + ms, Event::Timer(timer)),
             Effect::Call(call) => {
-                let height = self.net().height();
-                self.calls
-                    .push((height, format!("{} {}", call.method, call.path), call.body.clone()));
+                self.note(&call);
                 let answer = self.answer(&call.origin, &call.path, call.body.as_deref());
                 self.at(
                     now + 2,
@@ -182,6 +194,30 @@ impl World {
             }
             Effect::Listen { .. } | Effect::Save | Effect::Finish => {}
         }
+    }
+
+    fn note(&mut self, call: &Call) {
+        let height = self.net().height();
+        self.calls
+            .push((height, format!("{} {}", call.method, call.path), call.body.clone()));
+        let mut known = self.net().dapi.nodes.iter().map(|node| &node.spec);
+        let (node, inference) = known
+            .find_map(|spec| {
+                let here = spec.host == call.host && [spec.inference_port, spec.poc_port].contains(&call.port);
+                here.then(|| (spec.id.clone(), spec.inference_port == call.port))
+            })
+            .expect("requests go to registered nodes");
+        self.sent.push(Sent {
+            height,
+            node,
+            inference,
+            method: call.method,
+            path: call.path.clone(),
+            body: call
+                .body
+                .as_ref()
+                .map(|text| serde_json::from_str(text).expect("bodies are JSON")),
+        });
     }
 
     fn answer(&mut self, origin: &Origin, path: &str, body: Option<&str>) -> Answer {

@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
 use super::parameters;
-use super::shapes::{ShapeError, boolean, integer, list, member, required_integer, text};
+use super::shapes::{ShapeError, boolean, integer, known, list, member, required_integer, text};
 
 /// Most node ids of a preserved snapshot that are kept.
 const MAX_NODES: usize = 100_000;
@@ -225,7 +225,7 @@ fn event_of(value: &Value) -> Result<Option<Event>, ShapeError> {
 
 /// Number (DAPI) or name (REST); inactive is no event.
 fn phase(value: &Value) -> Result<Option<EventPhase>, ShapeError> {
-    let name = match member(value, "phase") {
+    let name = match known(value, "phase")? {
         None => return Ok(None),
         Some(Value::String(name)) => name.trim_start_matches("CONFIRMATION_POC_").to_owned(),
         Some(_) => integer(value, "phase")?.to_string(),

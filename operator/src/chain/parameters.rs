@@ -11,11 +11,15 @@ const MAX_MODELS: usize = 64;
 /// Longest duration that is believed, blocks.
 const MAX_BLOCKS: i64 = 100_000_000;
 
-/// Reads parameters: `{params: {epoch_params: …}}`, `{epoch_params: …}` or the epoch's members without a box around them.
+/// The scheme of proof that is in force when nothing says which: the only one there was before there were several.
+const PREFILL: &str = "POC_SCHEME_PREFILL";
+
+/// Reads parameters: `{params: {epoch_params: …}}`, `{epoch_params: …}`, with the box in a box of its own name, or the
+/// epoch's members without a box around them. A model's proof stands in the model or in its block of the scheme in force.
 /// Zeros may be missing, as DAPI leaves them out.
 pub fn parse(answer: &Value, source_height: i64) -> Result<ChainParameters, ShapeError> {
     let params = member(answer, "params").unwrap_or(answer);
-    let epoch = member(params, "epoch_params").unwrap_or(params);
+    let epoch = epoch_of(params);
     let poc = member(params, "poc_params").unwrap_or(params);
     let confirmation = member(params, "confirmation_poc_params").unwrap_or(params);
     let parameters = ChainParameters {
@@ -44,7 +48,12 @@ pub fn parse(answer: &Value, source_height: i64) -> Result<ChainParameters, Shap
 /// `epoch_shift`, which places the first Sprint of a chain; 0 when missing.
 pub fn epoch_shift(answer: &Value) -> Result<i64, ShapeError> {
     let params = member(answer, "params").unwrap_or(answer);
-    integer(member(params, "epoch_params").unwrap_or(params), "epoch_shift")
+    integer(epoch_of(params), "epoch_shift")
+}
+
+fn epoch_of(params: &Value) -> &Value {
+    let epoch = member(params, "epoch_params").unwrap_or(params);
+    member(epoch, "epoch_params").unwrap_or(epoch)
 }
 
 /// SHA-256 of everything but the height they were read at.
@@ -69,25 +78,53 @@ fn models(poc: &Value) -> Result<Vec<ChainModel>, ShapeError> {
     if listed.len() > MAX_MODELS {
         return Err(ShapeError::new("models", &format!("{} entries", listed.len())));
     }
+    let scheme = scheme(poc, "poc_scheme")?;
     if !listed.is_empty() {
-        return listed.iter().map(model).collect();
+        return listed.iter().map(|entry| model(entry, &scheme)).collect();
     }
     // Before several models, the one model stood in the parameters themselves.
     if text(poc, "model_id")?.is_empty() {
         return Ok(Vec::new());
     }
-    Ok(vec![model(poc)?])
+    Ok(vec![model(poc, &scheme)?])
 }
 
-fn model(entry: &Value) -> Result<ChainModel, ShapeError> {
+/// Name of a scheme; zero and missing are the first one.
+fn scheme(object: &Value, key: &str) -> Result<String, ShapeError> {
+    let name = match member(object, key) {
+        Some(Value::Number(_)) => integer(object, key)?.to_string(),
+        _ => text(object, key)?,
+    };
+    Ok(match name.as_str() {
+        "" | "0" => PREFILL.to_owned(),
+        _ => name,
+    })
+}
+
+/// Where a model's proof is described: the block of the scheme in force; in the model itself where it has no blocks.
+fn recipe<'a>(entry: &'a Value, in_force: &str) -> Result<&'a Value, ShapeError> {
+    let blocks = list(entry, "schemes")?;
+    if blocks.is_empty() {
+        return Ok(entry);
+    }
+    for block in blocks {
+        if scheme(block, "scheme")? == in_force {
+            return Ok(block);
+        }
+    }
+    Err(ShapeError::new("models[].schemes", &format!("no block of {in_force}")))
+}
+
+fn model(entry: &Value, in_force: &str) -> Result<ChainModel, ShapeError> {
     let model_id = text(entry, "model_id")?;
     if model_id.is_empty() {
         return Err(ShapeError::new("models[].model_id", "nothing"));
     }
-    let test = member(entry, "stat_test").unwrap_or(entry);
+    let recipe = recipe(entry, in_force)?;
+    let test = member(recipe, "stat_test").unwrap_or(recipe);
     Ok(ChainModel {
         model_id,
-        seq_len: integer(entry, "seq_len")?,
+        seq_len: integer(recipe, "seq_len")?,
         dist_threshold: decimal(test, "dist_threshold")?,
         p_mismatch: decimal(test, "p_mismatch")?,
         p_value_threshold: decimal(test, "p_value_threshold")?,

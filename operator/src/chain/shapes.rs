@@ -51,6 +51,14 @@ pub fn member<'a>(object: &'a Value, key: &str) -> Option<&'a Value> {
         .filter(|value| !value.is_null())
 }
 
+/// A member of what has to be an object, or is not there at all.
+pub fn known<'a>(object: &'a Value, key: &str) -> Result<Option<&'a Value>, ShapeError> {
+    match object {
+        Value::Object(_) | Value::Null => Ok(member(object, key)),
+        other => Err(ShapeError::of(key, other)),
+    }
+}
+
 fn camel(key: &str) -> String {
     let mut parts = key.split('_');
     let mut name = parts.next().unwrap_or_default().to_owned();
@@ -66,12 +74,12 @@ fn camel(key: &str) -> String {
 
 /// A whole number, as number or string; missing, null and "" are 0.
 pub fn integer(object: &Value, key: &str) -> Result<i64, ShapeError> {
-    member(object, key).map_or(Ok(0), |value| whole(key, value))
+    known(object, key)?.map_or(Ok(0), |value| whole(key, value))
 }
 
 /// A whole number that must be there.
 pub fn required_integer(object: &Value, key: &str) -> Result<i64, ShapeError> {
-    member(object, key).map_or_else(|| Err(ShapeError::new(key, "nothing")), |value| whole(key, value))
+    known(object, key)?.map_or_else(|| Err(ShapeError::new(key, "nothing")), |value| whole(key, value))
 }
 
 fn whole(field: &str, value: &Value) -> Result<i64, ShapeError> {
@@ -88,7 +96,7 @@ fn whole(field: &str, value: &Value) -> Result<i64, ShapeError> {
 
 /// A text; missing and null are empty.
 pub fn text(object: &Value, key: &str) -> Result<String, ShapeError> {
-    match member(object, key) {
+    match known(object, key)? {
         None => Ok(String::new()),
         Some(Value::String(text)) if text.len() <= MAX_TEXT => Ok(text.clone()),
         Some(other) => Err(ShapeError::of(key, other)),
@@ -97,7 +105,7 @@ pub fn text(object: &Value, key: &str) -> Result<String, ShapeError> {
 
 /// A boolean, as such or as "true"/"false"; missing and null are false.
 pub fn boolean(object: &Value, key: &str) -> Result<bool, ShapeError> {
-    match member(object, key) {
+    match known(object, key)? {
         None => Ok(false),
         Some(Value::Bool(value)) => Ok(*value),
         Some(Value::String(text)) if text == "true" => Ok(true),
@@ -108,7 +116,7 @@ pub fn boolean(object: &Value, key: &str) -> Result<bool, ShapeError> {
 
 /// A list; missing and null are empty.
 pub fn list<'a>(object: &'a Value, key: &str) -> Result<&'a [Value], ShapeError> {
-    match member(object, key) {
+    match known(object, key)? {
         None => Ok(&[]),
         Some(Value::Array(list)) => Ok(list),
         Some(other) => Err(ShapeError::of(key, other)),
@@ -117,7 +125,7 @@ pub fn list<'a>(object: &'a Value, key: &str) -> Result<&'a [Value], ShapeError>
 
 /// A decimal as text: `{value, exponent}`, number or string. Missing and null are absent.
 pub fn decimal(object: &Value, key: &str) -> Result<Option<String>, ShapeError> {
-    let Some(value) = member(object, key) else {
+    let Some(value) = known(object, key)? else {
         return Ok(None);
     };
     let unknown = || ShapeError::of(key, value);

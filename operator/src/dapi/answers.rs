@@ -226,7 +226,8 @@ fn state(state: &Value) -> Result<NodeState, ShapeError> {
             .filter(|(_, on)| **on != Value::Bool(false))
             .map(|(id, _)| id.clone())
             .collect(),
-        _ => BTreeSet::new(),
+        None => BTreeSet::new(),
+        Some(other) => return Err(ShapeError::new("preserved_models", &other.to_string())),
     };
     Ok(NodeState {
         current_status: text(state, "current_status")?,

@@ -167,12 +167,12 @@ mod tests {
     #[test]
     fn recorded_commits_and_distribution_add_up() {
         let all = commits(&recorded(include_str!(
-            "../../tests/recorded/chain/all_poc_v2_store_commits.json"
+            "../../../e2e/network-simulator/tests/recorded/rest-all_poc_v2_store_commits_145__162.json"
         )))
         .expect("known");
         let nodes = distribution(
             &recorded(include_str!(
-                "../../tests/recorded/chain/all_mlnode_weight_distributions.json"
+                "../../../e2e/network-simulator/tests/recorded/rest-all_mlnode_weight_distributions_145__162.json"
             )),
             OURS,
         )
@@ -186,14 +186,16 @@ mod tests {
 
     #[test]
     fn the_recorded_snapshot_gives_voting_powers() {
-        let answer = recorded(include_str!("../../tests/recorded/chain/poc_validation_snapshot.json"));
+        let answer = recorded(include_str!(
+            "../../../e2e/network-simulator/tests/recorded/rest-poc_validation_snapshot_145__162.json"
+        ));
         assert_eq!(powers(&answer), Ok(BTreeMap::from([(OURS.to_owned(), 20)])));
     }
 
     #[test]
     fn nobody_voted_in_the_recording() {
         let answer = recorded(include_str!(
-            "../../tests/recorded/chain/poc_v2_validations_for_stage-none.json"
+            "../../../e2e/network-simulator/tests/recorded/rest-poc_v2_validations_for_stage_180__184.json"
         ));
         assert_eq!(ballot(&answer, OURS), Ok(Ballot::default()));
     }
@@ -210,7 +212,9 @@ mod tests {
 
     #[test]
     fn the_recorded_participant_has_no_confirmation_yet() {
-        let mut answer = recorded(include_str!("../../tests/recorded/chain/participant.json"));
+        let mut answer = recorded(include_str!(
+            "../../../e2e/network-simulator/tests/recorded/rest-participant_COLD__162.json"
+        ));
         assert_eq!(confirmation_ratio(&answer), Ok(None));
         answer["participant"]["current_epoch_stats"]["confirmationPoCRatio"] = json!({"value": "4680", "exponent": -4});
         assert_eq!(confirmation_ratio(&answer), Ok(Some(4680)));

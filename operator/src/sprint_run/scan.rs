@@ -75,7 +75,7 @@ async fn sprint_start(queries: &Queries, facts: &Facts, epoch: i64) -> Option<i6
 }
 
 /// Reads `confirmation_poc_events/{epoch}`.
-fn confirmations(answer: &Value) -> Result<Vec<Exam>, ShapeError> {
+pub fn confirmations(answer: &Value) -> Result<Vec<Exam>, ShapeError> {
     list(answer, "events")?
         .iter()
         .take(MAX_EVENTS)
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn the_recorded_epoch_had_no_confirmation_yet() {
         let file: Value = serde_json::from_str(include_str!(
-            "../../tests/recorded/chain/confirmation_poc_events-none.json"
+            "../../../e2e/network-simulator/tests/recorded/rest-confirmation_poc_events_2__162.json"
         ))
         .expect("JSON");
         assert_eq!(confirmations(&file["body"]), Ok(Vec::new()));

@@ -23,6 +23,7 @@ pub fn on_block(net: &mut Network) -> Vec<Effect> {
     if !net.dapi.up {
         return Vec::new();
     }
+    read_preserved(net);
     let ids: Vec<String> = net.dapi.nodes.iter().map(|node| node.spec.id.clone()).collect();
     let mut effects: Vec<Effect> = ids.iter().flat_map(|id| steer(net, id)).collect();
     let validates = net
@@ -37,6 +38,14 @@ pub fn on_block(net: &mut Network) -> Vec<Effect> {
         });
     }
     effects
+}
+
+/// DAPI reads the chain's draw when an exam begins: of a confirmation that is only announced it shows nothing yet.
+fn read_preserved(net: &mut Network) {
+    let height = net.height();
+    if net.confirmation().is_none_or(|event| event.window.start <= height) {
+        net.dapi.preserved = net.preserved.nodes.get(&net.ours).cloned().unwrap_or_default();
+    }
 }
 
 /// A fresh node is looked at when it is registered, not only at the next block.

@@ -89,7 +89,6 @@ fn plain(view: &View, name: &str) -> Found {
         "participant" => host::participants(view),
         "hardware_nodes_all" => host::hardware_nodes_all(view),
         "settle_amount" => host::settle_amounts(view),
-        "participants_count" => json!({"total": view.net.hosts.len().to_string()}),
         "mlnode_version" => json!({"mlnode_version": {"current_version": crate::dapi::job::NODE_VERSION}}),
         "last_upgrade_height" => json!({"last_upgrade_height": "0", "found": false}),
         "partial_upgrade" => json!({"partialUpgrade": [], "pagination": {"next_key": null, "total": "0"}}),
@@ -116,6 +115,7 @@ fn with_argument(view: &View, name: &str, argument: &str, inbound: &Inbound) -> 
         None => Found::Missing("not found".to_owned()),
     };
     match name {
+        "participants" if argument == "count" => Found::Body(json!({"total": view.net.hosts.len().to_string()})),
         "epoch_group_data" => by_epoch(&|index| {
             let model = inbound.query("model_id").filter(|id| !id.is_empty());
             epoch::epoch_group_data(view, index, model).into()

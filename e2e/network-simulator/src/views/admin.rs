@@ -84,11 +84,7 @@ fn epoch_ml_nodes(net: &Network, node: &Node) -> Value {
 }
 
 fn preserved_models(net: &Network, node: &Node) -> Value {
-    let preserved = net
-        .preserved
-        .nodes
-        .get(&net.ours)
-        .is_some_and(|ids| ids.contains(&node.spec.id));
+    let preserved = net.dapi.preserved.contains(&node.spec.id);
     let rows: Map<String, Value> = node
         .model()
         .filter(|_| preserved)

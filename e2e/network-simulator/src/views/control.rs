@@ -15,7 +15,7 @@ pub fn ledger(net: &Network) -> Ledger {
         version: 1,
         seed: network.seed,
         chain_id: network.chain_id.clone(),
-        network_version: network.version.clone(),
+        network_version: network.version.to_string(),
         parameters: net.scenario.parameters.json.clone(),
         models: net
             .scenario

@@ -47,7 +47,9 @@ pub fn resume(world: &World<'_>, slot: i32) -> BTreeMap<u32, u64> {
         let known = beyond.entry(group).or_default();
         *known = index.max(*known);
     }
-    beyond.values_mut().for_each(|index| *index += *index / 4);
+    for index in beyond.values_mut() {
+        *index += *index / 4;
+    }
     beyond
 }
 
