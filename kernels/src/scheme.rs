@@ -1,9 +1,9 @@
 //! The interface of a proof-of-compute scheme (`docs/poc-v2.md`, section 1): prepare a round, generate artifacts for
 //! nonces, validate the artifacts of others.
 //!
-//! [`crate::prefill_v2`] is the scheme the network runs. The interface leaves room for its neighbours:
-//! `transformer_v1` (retired: weights seeded by the block hash, a nonce counts only when its distance is below a
-//! target, so a batch may hold fewer artifacts than nonces) and `decode_v3` (announced: a prefill followed by chained
+//! [`crate::prefill_v2`] is the scheme the network runs, [`crate::transformer_v1`] the retired one: its weights are seeded
+//! by the block hash, a nonce counts only when its distance is below a target, so a batch may hold fewer artifacts
+//! than nonces. The interface leaves room for `decode_v3` (announced: a prefill followed by chained
 //! decode steps, one code point per step, so vectors are opaque bytes here and not numbers).
 
 use crate::statistics;
@@ -77,6 +77,9 @@ pub enum Error {
         /// Width of the model.
         hidden: usize,
     },
+    /// Only the newer schemes know the stronger generator.
+    #[error("round: stronger_rng is true: {0} has one generator only")]
+    StrongerRng(&'static str),
     /// The same nonce was received more than once.
     #[error("validation: nonce {0} was received twice: send every nonce once")]
     DuplicateNonce(i64),

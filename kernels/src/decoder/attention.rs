@@ -4,10 +4,10 @@
 use super::{
     Config,
     arithmetic::Arithmetic,
-    linear::Linear,
     norm,
     weights::{Source, round_norm},
 };
+use crate::linear::Linear;
 
 #[derive(Debug, Clone)]
 pub(super) struct Attention {
@@ -125,7 +125,7 @@ impl Attention {
 }
 
 /// Softmax in place, in single precision.
-pub(super) fn softmax(scores: &mut [f32]) {
+pub(crate) fn softmax(scores: &mut [f32]) {
     let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut sum = 0.0;
     for score in scores.iter_mut() {

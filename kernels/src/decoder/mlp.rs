@@ -3,11 +3,11 @@
 use super::{
     Config,
     arithmetic::Arithmetic,
-    linear::Linear,
     moe::{self, Moe},
     trace::Trace,
     weights::Source,
 };
+use crate::linear::Linear;
 
 #[derive(Debug, Clone)]
 pub(super) enum Mlp {

@@ -5,11 +5,11 @@ use super::{
     MoeConfig,
     arithmetic::Arithmetic,
     attention::softmax,
-    linear::Linear,
     mlp::{Gated, GatedWork},
     trace::{Routed, Trace},
     weights::Source,
 };
+use crate::linear::Linear;
 
 #[derive(Debug, Clone)]
 pub(super) struct Moe {

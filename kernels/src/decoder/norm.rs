@@ -10,7 +10,7 @@ pub(super) fn add<A: Arithmetic>(hidden: &[f32], residual: &mut [f32]) {
 }
 
 /// Norms each row of `x` (as long as `weight`) into `out`: in single precision, rounded, then times the weight.
-pub(super) fn rms<A: Arithmetic>(x: &[f32], weight: &[f32], eps: f64, out: &mut [f32]) {
+pub(crate) fn rms<A: Arithmetic>(x: &[f32], weight: &[f32], eps: f64, out: &mut [f32]) {
     for (row, out) in x.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
         let scale = scale(row, eps);
         for ((x, weight), out) in row.iter().zip(weight).zip(out) {
