@@ -106,6 +106,36 @@ pub trait Prepared: Send {
     fn validate(&mut self, received: &[Artifact], test: &StatTest) -> Result<Verdict, Error>;
 }
 
+/// Artifacts of the nonces in their order, computed by one thread per prepared round. The caller says how many cores it may
+/// take; with one round nothing is spawned.
+///
+/// # Errors
+/// The first error of a thread; nothing at all when `prepared` is empty.
+pub fn generate_on(prepared: &mut [Box<dyn Prepared>], nonces: &[i64]) -> Result<Batch, Error> {
+    if let [only] = prepared {
+        return only.generate(nonces);
+    }
+    let share = nonces.len().div_ceil(prepared.len().max(1)).max(1);
+    let parts: Vec<Result<Batch, Error>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = prepared
+            .iter_mut()
+            .zip(nonces.chunks(share))
+            .map(|(prepared, nonces)| scope.spawn(|| prepared.generate(nonces)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    let mut whole = Batch::default();
+    for part in parts {
+        let part = part?;
+        whole.artifacts.extend(part.artifacts);
+        whole.rejected_non_finite += part.rejected_non_finite;
+    }
+    Ok(whole)
+}
+
 /// The comparison every scheme with vectors shares: counts mismatches among the nonces that were both received and
 /// computed, and tests the count against all nonces received.
 pub fn compare(computed: Vec<Artifact>, received: &[Artifact], test: &StatTest) -> Verdict {

@@ -1,6 +1,11 @@
 //! The number type of a run. Values are held in single precision everywhere and rounded where the run's type would
 //! round them, so one body of code serves both types.
 
+#![expect(
+    clippy::inline_always,
+    reason = "only what is inlined is compiled for the vector units of `vector::widest`"
+)]
+
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 use thiserror::Error;
@@ -62,6 +67,7 @@ pub trait Arithmetic {
 pub struct F32;
 
 impl Arithmetic for F32 {
+    #[inline(always)]
     fn round(x: f32) -> f32 {
         x
     }
@@ -74,6 +80,7 @@ pub struct Bf16;
 impl Arithmetic for Bf16 {
     // Adding half of the discarded range (one less on even) carries into the kept bits exactly when it must; an
     // infinity stays one, and setting the quiet bit keeps the carry from turning a NaN into an infinity or a zero.
+    #[inline(always)]
     fn round(x: f32) -> f32 {
         let bits = x.to_bits();
         let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000;

@@ -2,7 +2,10 @@
 //! outputs each rounded to half precision; softmax in single precision.
 
 use super::params::Params;
-use crate::decoder::{Arithmetic as _, F16, softmax};
+use crate::{
+    decoder::{Arithmetic as _, F16},
+    vector::{softmax, widest},
+};
 
 /// Cosines and sines of the rotary embedding in single precision, [position][pair of the head]: the caller rounds them.
 pub fn rope(params: &Params, positions: usize) -> Vec<(f32, f32)> {
@@ -87,7 +90,7 @@ impl Heads {
                     let dot: f32 = q.iter().zip(&k[part(row)]).map(|(q, k)| q * k).sum();
                     F16::round(F16::round(dot) / root)
                 }));
-                softmax(scores);
+                widest(|| softmax(scores));
                 out.fill(0.0);
                 for (row, weight) in scores.iter().enumerate() {
                     let weight = F16::round(*weight);

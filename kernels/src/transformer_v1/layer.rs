@@ -7,7 +7,7 @@ use super::{
     pool::Pool,
 };
 use crate::{
-    decoder::{Arithmetic as _, F16},
+    decoder::{Arithmetic as _, F16, gate_by},
     linear::Linear,
 };
 
@@ -143,9 +143,7 @@ impl Block<'_> {
                 y.resize(rows * columns, 0.0);
                 work.linear.forward::<F16>(&work.normed, y);
             }
-            for (gate, up) in work.gate.iter_mut().zip(&work.up) {
-                *gate = F16::round(F16::round(*gate / (1.0 + (-*gate).exp())) * up);
-            }
+            gate_by::<F16>(&mut work.gate, &work.up);
             let refill = |row: usize, to: &mut [f32]| down.widen(row * inner + first, to);
             work.linear.refill(dim, columns, refill);
             work.linear.accumulate(&work.gate, &mut work.sum);

@@ -67,7 +67,7 @@ impl<'a> Case<'a> {
                 .collect();
             workers
                 .into_iter()
-                .flat_map(std::thread::ScopedJoinHandle::join)
+                .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                 .collect()
         });
         let mut whole = v1::Output {
