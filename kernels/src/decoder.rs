@@ -6,7 +6,6 @@
 
 mod arithmetic;
 mod attention;
-mod linear;
 mod mlp;
 mod moe;
 mod norm;
@@ -14,10 +13,13 @@ mod recipe;
 mod trace;
 mod weights;
 
-pub use arithmetic::{Arithmetic, Bf16, Dtype, F32, ParseDtypeError};
+pub use arithmetic::{Arithmetic, Bf16, Dtype, F16, F32, ParseDtypeError};
 pub use recipe::{Config, InvalidConfig, MoeConfig, Recipe, UnknownRecipe};
 pub use trace::{LayerTrace, Routed, Trace};
 pub use weights::{TensorSpec, tensor, tensors};
+
+pub(crate) use mlp::gate_by;
+pub(crate) use norm::rms;
 
 use crate::householder;
 use attention::{Attention, Rope};

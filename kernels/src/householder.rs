@@ -2,7 +2,7 @@
 //!
 //! Both members of a layer's output (hidden and residual) are reflected, after every layer including the last.
 
-use crate::{decoder::Arithmetic, rng, seed};
+use crate::{decoder::Arithmetic, rng, seed, vector};
 
 /// Unit vector of the reflection after `layer`, in single precision, `dim` elements; cast it to the run's type
 /// before use (in bf16 it is then no longer exactly of length one, as in the reference).
@@ -21,13 +21,15 @@ pub fn reflect<A: Arithmetic>(rows: &mut [f32], v: &[f32]) {
     if v.is_empty() {
         return;
     }
-    for row in rows.chunks_exact_mut(v.len()) {
-        let dot: f32 = row.iter().zip(v).map(|(x, v)| A::round(x * v)).sum();
-        let twice = A::round(2.0 * A::round(dot));
-        for (x, v) in row.iter_mut().zip(v) {
-            *x = A::round(*x - A::round(twice * v));
+    vector::widest(|| {
+        for row in rows.chunks_exact_mut(v.len()) {
+            let dot = vector::sum_of_pairs(row, v, |x, v| A::round(x * v));
+            let twice = A::round(2.0 * A::round(dot));
+            for (x, v) in row.iter_mut().zip(v) {
+                *x = A::round(*x - A::round(twice * v));
+            }
         }
-    }
+    });
 }
 
 /// Euclidean length, accumulated in double precision.

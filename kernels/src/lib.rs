@@ -11,6 +11,8 @@
 //! | comparing artifacts | [`statistics`] | 7 Validation |
 //! | what the host commits to | [`commitment`] | 8 Commitment |
 //! | all of it behind one interface | [`scheme`], [`prefill_v2`] | 1 Round |
+//! | the retired scheme of `docs/poc-v1.md` | [`transformer_v1`] | |
+//! | products and sums on vector units | `linear`, `vector` | 10 Cost of the reference |
 //! | published vectors, checked | [`vectors`] | 9 Reference vectors |
 //!
 //! Everything here is a pure function of its arguments: no clock, no environment, no network.
@@ -21,6 +23,7 @@ pub mod artifact;
 pub mod commitment;
 pub mod decoder;
 pub mod householder;
+mod linear;
 pub mod nonces;
 pub mod pick;
 pub mod prefill_v2;
@@ -29,4 +32,6 @@ pub mod rotation;
 pub mod scheme;
 pub mod seed;
 pub mod statistics;
+pub mod transformer_v1;
+mod vector;
 pub mod vectors;

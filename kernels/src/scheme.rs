@@ -1,9 +1,9 @@
 //! The interface of a proof-of-compute scheme (`docs/poc-v2.md`, section 1): prepare a round, generate artifacts for
 //! nonces, validate the artifacts of others.
 //!
-//! [`crate::prefill_v2`] is the scheme the network runs. The interface leaves room for its neighbours:
-//! `transformer_v1` (retired: weights seeded by the block hash, a nonce counts only when its distance is below a
-//! target, so a batch may hold fewer artifacts than nonces) and `decode_v3` (announced: a prefill followed by chained
+//! [`crate::prefill_v2`] is the scheme the network runs, [`crate::transformer_v1`] the retired one: its weights are seeded
+//! by the block hash, a nonce counts only when its distance is below a target, so a batch may hold fewer artifacts
+//! than nonces. The interface leaves room for `decode_v3` (announced: a prefill followed by chained
 //! decode steps, one code point per step, so vectors are opaque bytes here and not numbers).
 
 use crate::statistics;
@@ -77,6 +77,9 @@ pub enum Error {
         /// Width of the model.
         hidden: usize,
     },
+    /// Only the newer schemes know the stronger generator.
+    #[error("round: stronger_rng is true: {0} has one generator only")]
+    StrongerRng(&'static str),
     /// The same nonce was received more than once.
     #[error("validation: nonce {0} was received twice: send every nonce once")]
     DuplicateNonce(i64),
@@ -101,6 +104,36 @@ pub trait Prepared: Send {
 
     /// Recomputes the received nonces and tests the differences.
     fn validate(&mut self, received: &[Artifact], test: &StatTest) -> Result<Verdict, Error>;
+}
+
+/// Artifacts of the nonces in their order, computed by one thread per prepared round. The caller says how many cores it may
+/// take; with one round nothing is spawned.
+///
+/// # Errors
+/// The first error of a thread; nothing at all when `prepared` is empty.
+pub fn generate_on(prepared: &mut [Box<dyn Prepared>], nonces: &[i64]) -> Result<Batch, Error> {
+    if let [only] = prepared {
+        return only.generate(nonces);
+    }
+    let share = nonces.len().div_ceil(prepared.len().max(1)).max(1);
+    let parts: Vec<Result<Batch, Error>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = prepared
+            .iter_mut()
+            .zip(nonces.chunks(share))
+            .map(|(prepared, nonces)| scope.spawn(|| prepared.generate(nonces)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    let mut whole = Batch::default();
+    for part in parts {
+        let part = part?;
+        whole.artifacts.extend(part.artifacts);
+        whole.rejected_non_finite += part.rejected_non_finite;
+    }
+    Ok(whole)
 }
 
 /// The comparison every scheme with vectors shares: counts mismatches among the nonces that were both received and

@@ -1,4 +1,4 @@
-//! Checks published reference vectors against this crate (`docs/poc-v2.md`, section 9).
+//! Checks published reference vectors against this crate (`docs/poc-v2.md`, section 9; `docs/poc-v1.md`, section 5).
 //!
 //! Input: a directory of JSON files. Output: one report per file. A file is recognised by what is in it, then by its
 //! name, so directories made elsewhere work too. Files are foreign: sizes are bounded, and what is malformed becomes
@@ -11,6 +11,9 @@ mod misc;
 mod rng;
 mod tally;
 mod tiny_models;
+mod v1_main_net;
+mod v1_model;
+mod v1_rng;
 mod validation;
 
 use item::Item;
@@ -74,6 +77,17 @@ pub struct FileReport {
     pub problems: Vec<Problem>,
     /// Facts that decide nothing.
     pub notes: Vec<String>,
+    /// What the file holds and [`Effort::Standard`] leaves unchecked.
+    pub left_out: Vec<String>,
+}
+
+/// How much time a check may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// Seconds per file, and memory for no more than a small model.
+    Standard,
+    /// Everything a file holds: for the main network's v1 model 36 Tflop and 2 GB.
+    Large,
 }
 
 /// All files of a directory, by name.
@@ -99,7 +113,12 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [passed, failed, skipped] =
             [Outcome::Passed, Outcome::Failed, Outcome::Skipped].map(|outcome| self.count(outcome));
-        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
+        let in_part = self.files.iter().filter(|file| !file.left_out.is_empty()).count();
+        let in_part = match in_part {
+            0 => String::new(),
+            count => format!(" ({count} of them in part: see what needs --large)"),
+        };
+        write!(f, "{passed} passed{in_part}, {failed} failed, {skipped} skipped")
     }
 }
 
@@ -122,6 +141,13 @@ impl fmt::Display for FileReport {
         if !notes.is_empty() {
             write!(f, " ({notes})")?;
         }
+        if !self.left_out.is_empty() {
+            write!(
+                f,
+                "\n           NOT CHECKED without --large: {}",
+                self.left_out.join("; ")
+            )?;
+        }
         for problem in self.problems.iter().take(PROBLEMS_SHOWN) {
             write!(f, "\n           {}: {}", problem.path, problem.what)?;
         }
@@ -139,12 +165,14 @@ enum Kind {
     TinyModels,
     Misc,
     Commitment,
-    TransformerV1,
+    V1Rng,
+    V1Model,
+    V1MainNet,
 }
 
 /// Checks every file `*.json` of a directory (not of its subdirectories), in order of name; `each` hears of every
 /// file as soon as it is done.
-pub fn check_directory(directory: &Path, each: &mut dyn FnMut(&FileReport)) -> Result<Report, Error> {
+pub fn check_directory(directory: &Path, effort: Effort, each: &mut dyn FnMut(&FileReport)) -> Result<Report, Error> {
     let list = |source| Error::List {
         path: directory.to_owned(),
         source,
@@ -162,14 +190,14 @@ pub fn check_directory(directory: &Path, each: &mut dyn FnMut(&FileReport)) -> R
     paths.sort();
     let mut report = Report::default();
     for path in paths {
-        let file = check_file(&path);
+        let file = check_file(&path, effort);
         each(&file);
         report.files.push(file);
     }
     Ok(report)
 }
 
-fn check_file(path: &Path) -> FileReport {
+fn check_file(path: &Path, effort: Effort) -> FileReport {
     let name = path
         .file_name()
         .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
@@ -183,30 +211,35 @@ fn check_file(path: &Path) -> FileReport {
         fs::read(path)
     });
     match read {
-        Ok(bytes) => check_text(&name, &bytes),
+        Ok(bytes) => check_text(&name, &bytes, effort),
         Err(error) => failed(name, format!("cannot be read: {error}")),
     }
 }
 
 /// Checks the text of one file; the name serves the report, and recognition where the content does not tell.
-pub fn check_text(name: &str, text: &[u8]) -> FileReport {
+pub fn check_text(name: &str, text: &[u8], effort: Effort) -> FileReport {
     match serde_json::from_slice(text) {
-        Ok(document) => check_document(name, &document),
+        Ok(document) => check_document(name, &document, effort),
         Err(error) => failed(name.to_owned(), format!("is not JSON: {error}")),
     }
 }
 
 /// As [`check_text`], for a document already parsed.
-pub fn check_document(name: &str, document: &Value) -> FileReport {
+pub fn check_document(name: &str, document: &Value, effort: Effort) -> FileReport {
     let root = Item::root(document);
     let mut tally = Tally::default();
     match recognise(name, document) {
         None => return skipped(name, "not a file with known checks"),
-        Some(Kind::TransformerV1) => return skipped(name, "transformer_v1 is not part of prefill_v2"),
         Some(Kind::Rng) => rng::check(&root, &mut tally),
         Some(Kind::TinyModels) => tiny_models::check(&root, &mut tally),
         Some(Kind::Misc) => misc::check(&root, &mut tally),
         Some(Kind::Commitment) => commitment::check(&root, &mut tally),
+        Some(Kind::V1Rng) => v1_rng::check(&root, &mut tally),
+        Some(Kind::V1Model) => v1_model::check(&root, effort, &mut tally),
+        Some(Kind::V1MainNet) => {
+            let result = v1_main_net::check(&root, effort, &mut tally);
+            tally.absorb(result);
+        }
     }
     tally.report(name)
 }
@@ -234,15 +267,23 @@ fn recognise(name: &str, document: &Value) -> Option<Kind> {
     if within(Some(document), &["sum_trees"]) {
         return Some(Kind::Commitment);
     }
-    if within(first_of("sets"), &["rng_layers"]) || within(first_of("cases"), &["pool_fraction"]) {
-        return Some(Kind::TransformerV1);
+    if within(first_of("sets"), &["rng_layers"]) {
+        return Some(Kind::V1Rng);
+    }
+    if within(first_of("cases"), &["pool_fraction"]) {
+        return Some(Kind::V1Model);
+    }
+    if within(Some(document), &["pool_f16", "hidden_last_token_after_layer"]) {
+        return Some(Kind::V1MainNet);
     }
     let patterns = [
         ("v2_rng", Kind::Rng),
         ("v2_tiny_models", Kind::TinyModels),
         ("v2_misc", Kind::Misc),
         ("v2_commitment", Kind::Commitment),
-        ("v1_", Kind::TransformerV1),
+        ("v1_rng", Kind::V1Rng),
+        ("v1_model_mainnet", Kind::V1MainNet),
+        ("v1_model", Kind::V1Model),
     ];
     patterns
         .into_iter()
@@ -261,6 +302,7 @@ fn failed(name: String, what: String) -> FileReport {
         checks: 0,
         problems,
         notes: Vec::new(),
+        left_out: Vec::new(),
     }
 }
 
@@ -271,5 +313,6 @@ fn skipped(name: &str, note: &str) -> FileReport {
         checks: 0,
         problems: Vec::new(),
         notes: vec![note.to_owned()],
+        left_out: Vec::new(),
     }
 }

@@ -25,12 +25,12 @@ fn passes_skips_and_fails_with_a_line_per_file_and_a_sum() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let at = |name: &str| directory.path().join(name);
     fs::copy(copied.join("v2_misc.json"), at("v2_misc.json")).expect("copied");
-    fs::write(at("v1_rng.json"), "{}").expect("written");
+    fs::write(at("other.json"), "{}").expect("written");
     let output = poc_vectors(&[directory.path()]);
     let printed = text(&output.stdout);
     assert!(output.status.success(), "{printed}");
     assert!(
-        printed.contains("skipped  v1_rng.json: transformer_v1 is not part of prefill_v2\n"),
+        printed.contains("skipped  other.json: not a file with known checks\n"),
         "{printed}"
     );
     assert!(printed.contains("passed   v2_misc.json: 383 checks\n"), "{printed}");
@@ -58,4 +58,7 @@ fn a_directory_without_known_files_is_a_failure_that_says_so() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("cannot list"));
     assert_eq!(poc_vectors(&[]).status.code(), Some(2));
+    assert_eq!(poc_vectors(&[Path::new("--large")]).status.code(), Some(2));
+    let output = poc_vectors(&[Path::new("--large"), directory.path()]);
+    assert!(text(&output.stderr).contains("holds no file with known checks"));
 }

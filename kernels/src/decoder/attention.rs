@@ -3,10 +3,13 @@
 
 use super::{
     Config,
-    arithmetic::Arithmetic,
-    linear::Linear,
+    arithmetic::{Arithmetic, F32},
     norm,
     weights::{Source, round_norm},
+};
+use crate::{
+    linear::Linear,
+    vector::{self, LANES},
 };
 
 #[derive(Debug, Clone)]
@@ -22,13 +25,21 @@ pub(super) struct Attention {
     eps: f64,
 }
 
-/// Buffers: queries, keys and values by token, the scores of one query, the heads' outputs.
+/// Queries whose scores are in memory at a time.
+const TILE: usize = 64;
+
+/// Buffers: queries, keys and values by token, one key head as linear maps, one tile of queries with its scores, the
+/// heads' outputs.
 #[derive(Debug, Default)]
 pub(super) struct Work {
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
+    keys: Linear,
+    values: Linear,
+    queries: Vec<f32>,
     scores: Vec<f32>,
+    outputs: Vec<f32>,
     heads: Vec<f32>,
 }
 
@@ -89,52 +100,73 @@ impl Attention {
         }
         rope.turn::<A>(&mut work.q, self.q.out(), first);
         rope.turn::<A>(&mut work.k, self.k.out(), 0);
-        for query in 0..queries {
-            self.attend::<A>(query, first + query + 1, work);
+        for key_head in 0..self.k.out() / self.head_dim {
+            self.attend::<A>(key_head, first, work);
         }
         self.o.forward::<A>(&work.heads, out);
     }
 
-    /// All heads of one query over the first `visible` tokens.
-    fn attend<A: Arithmetic>(&self, query: usize, visible: usize, work: &mut Work) {
-        let Work { q, k, v, scores, heads } = work;
-        let scale = 1.0 / (self.head_dim as f32).sqrt();
-        let row = query * self.q.out()..(query + 1) * self.q.out();
-        let by_head = q[row.clone()]
-            .chunks_exact(self.head_dim)
-            .zip(heads[row].chunks_exact_mut(self.head_dim));
-        for (head, (q, out)) in by_head.enumerate() {
-            let at = head / self.group * self.head_dim;
-            scores.clear();
-            scores.extend(k.chunks_exact(self.k.out()).take(visible).map(|k| {
-                let dot: f32 = q.iter().zip(&k[at..at + self.head_dim]).map(|(q, k)| q * k).sum();
-                dot * scale
-            }));
-            softmax(scores);
-            out.fill(0.0);
-            for (weight, v) in scores.iter().zip(v.chunks_exact(self.v.out())) {
-                for (out, v) in out.iter_mut().zip(&v[at..at + self.head_dim]) {
-                    *out += weight * v;
+    /// All queries that look at one key head: its keys map a query to scores, its values map probabilities to an output. A
+    /// tile of queries sees the keys up to its last one; what a query must not see has probability zero, which adds nothing.
+    fn attend<A: Arithmetic>(&self, key_head: usize, first: usize, work: &mut Work) {
+        let (dim, width, key_width) = (self.head_dim, self.q.out(), self.k.out());
+        let Work {
+            q,
+            k,
+            v,
+            heads,
+            keys,
+            values,
+            queries,
+            scores,
+            outputs,
+        } = work;
+        let (tokens, at) = (k.len() / key_width, key_head * dim);
+        keys.refill(tokens, dim, |token, row| {
+            row.copy_from_slice(&k[token * key_width + at..][..dim]);
+        });
+        values.refill_columns(dim, tokens.next_multiple_of(LANES), |token| {
+            let first = token * key_width + at;
+            v.get(first..first + dim).unwrap_or_default()
+        });
+        for head in key_head * self.group..(key_head + 1) * self.group {
+            for tile in (0..tokens - first).step_by(TILE) {
+                let rows = TILE.min(tokens - first - tile);
+                let visible = first + tile + rows;
+                let padded = visible.next_multiple_of(LANES);
+                let place = |row: usize| (tile + row) * width + head * dim;
+                queries.clear();
+                for row in 0..rows {
+                    queries.extend_from_slice(&q[place(row)..][..dim]);
                 }
-            }
-            for out in out {
-                *out = A::round(*out);
+                scores.resize(rows * padded, 0.0);
+                keys.forward_part::<F32>(padded, dim, queries, scores);
+                probabilities(scores, visible, rows, 1.0 / (dim as f32).sqrt());
+                outputs.resize(rows * dim, 0.0);
+                values.forward_part::<A>(dim, padded, scores, outputs);
+                for (row, out) in outputs.chunks_exact(dim).enumerate() {
+                    heads[place(row)..][..dim].copy_from_slice(out);
+                }
             }
         }
     }
 }
 
-/// Softmax in place, in single precision.
-pub(super) fn softmax(scores: &mut [f32]) {
-    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for score in scores.iter_mut() {
-        *score = (*score - largest).exp();
-        sum += *score;
-    }
-    for score in scores {
-        *score /= sum;
-    }
+/// Scores to probabilities, in rows padded for vector units: the last row sees `visible` keys, each row before it one fewer.
+fn probabilities(scores: &mut [f32], visible: usize, rows: usize, scale: f32) {
+    let padded = scores.len() / rows;
+    vector::widest(|| {
+        for (row, scores) in scores.chunks_exact_mut(padded).enumerate() {
+            let seen = visible - (rows - 1 - row);
+            for part in scores.as_chunks_mut::<LANES>().0 {
+                for score in part {
+                    *score *= scale;
+                }
+            }
+            scores[seen..].fill(f32::NEG_INFINITY);
+            vector::softmax(scores);
+        }
+    });
 }
 
 /// Cosines and sines of the rotary embedding: pairs are the two halves of a head, angles single precision.

@@ -3,11 +3,11 @@
 use super::{
     Config,
     arithmetic::Arithmetic,
-    linear::Linear,
     moe::{self, Moe},
     trace::Trace,
     weights::Source,
 };
+use crate::{linear::Linear, vector};
 
 #[derive(Debug, Clone)]
 pub(super) enum Mlp {
@@ -84,13 +84,16 @@ impl Gated {
         work.up.resize(inner, 0.0);
         self.gate.forward::<A>(x, &mut work.gate);
         self.up.forward::<A>(x, &mut work.up);
-        for (gate, up) in work.gate.iter_mut().zip(&work.up) {
-            *gate = A::round(A::round(silu(*gate)) * up);
-        }
+        gate_by::<A>(&mut work.gate, &work.up);
         self.down.forward::<A>(&work.gate, out);
     }
 }
 
-fn silu(x: f32) -> f32 {
-    x / (1.0 + (-x).exp())
+/// gate = silu(gate) * up, silu rounded.
+pub(crate) fn gate_by<A: Arithmetic>(gate: &mut [f32], up: &[f32]) {
+    vector::widest(|| {
+        for (gate, up) in gate.iter_mut().zip(up) {
+            *gate = A::round(A::round(*gate / (1.0 + vector::exp(-*gate))) * up);
+        }
+    });
 }

@@ -4,12 +4,11 @@
 use super::{
     MoeConfig,
     arithmetic::Arithmetic,
-    attention::softmax,
-    linear::Linear,
     mlp::{Gated, GatedWork},
     trace::{Routed, Trace},
     weights::Source,
 };
+use crate::{linear::Linear, vector};
 
 #[derive(Debug, Clone)]
 pub(super) struct Moe {
@@ -101,7 +100,7 @@ impl Work {
         self.probabilities.resize(x.len() / router.inp() * router.out(), 0.0);
         router.forward::<A>(x, &mut self.probabilities);
         for row in self.probabilities.chunks_exact_mut(router.out()) {
-            softmax(row);
+            vector::softmax(row);
         }
     }
 }

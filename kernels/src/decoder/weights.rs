@@ -3,9 +3,8 @@
 use super::{
     Config,
     arithmetic::{Arithmetic, Bf16},
-    linear::Linear,
 };
-use crate::{rng, seed};
+use crate::{linear::Linear, rng, seed};
 
 /// Name and shape of one tensor, as its seed string and the published vectors know it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,15 +1,19 @@
 //! The published encoding of numeric arrays: type, shape, digest of all bytes, and either all elements or both ends.
 
 use super::{Problem, item::Item, tally::Tally};
+use half::f16;
 use sha2::{Digest, Sha256};
 
 /// Most elements an array may claim.
 const MAX_ELEMENTS: usize = 1 << 26;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Element {
+pub(super) enum Element {
+    F64,
     F32,
+    F16,
     U16,
+    I64,
 }
 
 /// An array as published: its bytes from the hex fields, which are authoritative.
@@ -33,9 +37,12 @@ impl<'a> Array<'a> {
     pub(super) fn read(at: &Item<'a>, tally: &mut Tally) -> Result<Self, Problem> {
         let dtype = at.field("dtype")?;
         let element = match dtype.text()? {
+            "float64" => Element::F64,
             "float32" => Element::F32,
+            "float16" => Element::F16,
             "uint16" => Element::U16,
-            other => return Err(dtype.problem(format!("type {other:?} is not used by PoC v2"))),
+            "int64" => Element::I64,
+            other => return Err(dtype.problem(format!("type {other:?} is not used by either scheme"))),
         };
         let shape_item = at.field("shape")?;
         let shape = shape_item.list(|size| size.size(MAX_ELEMENTS))?;
@@ -64,6 +71,11 @@ impl<'a> Array<'a> {
         };
         array.check_decimals(tally)?;
         Ok(array)
+    }
+
+    /// Number of elements.
+    pub(super) fn len(&self) -> usize {
+        self.shape.iter().product()
     }
 
     pub(super) fn shape(&self) -> &[usize] {
@@ -134,6 +146,58 @@ impl<'a> Array<'a> {
         Ok(())
     }
 
+    /// Compares computed elements, given as little-endian bytes, to the bit.
+    pub(super) fn compare_exact(&self, element: Element, found: &[u8], tally: &mut Tally) -> Result<(), Problem> {
+        let size = element.size();
+        self.expect(element, found.len() / size)?;
+        let mut same = |at: &Item<'_>, found: &[u8], published: &[u8]| {
+            let elements = found.chunks_exact(size).zip(published.chunks_exact(size));
+            for (index, (found, published)) in elements.enumerate() {
+                tally.that(at, found == published, || {
+                    let (found, published) = (hex::encode(found), hex::encode(published));
+                    format!("element {index}: published {published}, computed {found}")
+                });
+            }
+        };
+        let (head, tail) = self.byte_windows(found)?;
+        match &self.bytes {
+            Bytes::All(bytes) => same(&self.at, head, bytes),
+            Bytes::Ends(first, last) => {
+                same(&self.at.field("first_hex_le")?, head, first);
+                same(&self.at.field("last_hex_le")?, tail, last);
+            }
+        }
+        self.digest_matches(&Sha256::digest(found), 0.0, tally);
+        Ok(())
+    }
+
+    /// Compares computed doubles within `tolerance`.
+    pub(super) fn compare_doubles(&self, found: &[f64], tolerance: f64, tally: &mut Tally) -> Result<(), Problem> {
+        self.expect(Element::F64, found.len())?;
+        let (head, tail) = self.windows(found)?;
+        match &self.bytes {
+            Bytes::All(bytes) => tally.close_doubles(&self.at, head, &doubles(bytes), tolerance),
+            Bytes::Ends(first, last) => {
+                tally.close_doubles(&self.at.field("first_hex_le")?, head, &doubles(first), tolerance);
+                tally.close_doubles(&self.at.field("last_hex_le")?, tail, &doubles(last), tolerance);
+            }
+        }
+        Ok(())
+    }
+
+    /// The published numbers, all of them or both ends, as doubles: to judge their size.
+    pub(super) fn published(&self) -> Vec<f64> {
+        let parts: &[&[u8]] = match &self.bytes {
+            Bytes::All(bytes) => &[bytes],
+            Bytes::Ends(first, last) => &[first, last],
+        };
+        parts.iter().flat_map(|bytes| self.element.numbers(bytes)).collect()
+    }
+
+    pub(super) fn has_digest(&self, digest: &[u8]) -> bool {
+        self.digest == digest
+    }
+
     fn digest_matches(&self, digest: &[u8], tolerance: f64, tally: &mut Tally) {
         if tolerance > 0.0 {
             tally.informative_digest(digest == self.digest);
@@ -151,6 +215,13 @@ impl<'a> Array<'a> {
             )));
         }
         Ok(())
+    }
+
+    fn byte_windows<'b>(&self, found: &'b [u8]) -> Result<(&'b [u8], &'b [u8]), Problem> {
+        let elements = found.chunks_exact(self.element.size()).collect::<Vec<_>>();
+        let (head, tail) = self.windows(&elements)?;
+        let size = self.element.size();
+        Ok((&found[..head.len() * size], &found[found.len() - tail.len() * size..]))
     }
 
     /// The parts of the computed elements that were published.
@@ -180,10 +251,7 @@ impl<'a> Array<'a> {
                 continue;
             };
             let published: Vec<f64> = decimals.list(Item::number)?;
-            let stored: Vec<f64> = match self.element {
-                Element::F32 => floats(bytes).into_iter().map(f64::from).collect(),
-                Element::U16 => words(bytes).into_iter().map(f64::from).collect(),
-            };
+            let stored = self.element.numbers(bytes);
             let same = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-6 * b.abs();
             let agree = published.len() == stored.len() && published.iter().zip(&stored).all(same);
             tally.that(&decimals, agree, || {
@@ -195,12 +263,36 @@ impl<'a> Array<'a> {
 }
 
 impl Element {
-    fn size(self) -> usize {
+    fn numbers(self, bytes: &[u8]) -> Vec<f64> {
         match self {
-            Self::F32 => 4,
-            Self::U16 => 2,
+            Self::F64 => doubles(bytes),
+            Self::F32 => floats(bytes).into_iter().map(f64::from).collect(),
+            Self::F16 => words(bytes)
+                .into_iter()
+                .map(|bits| f16::from_bits(bits).to_f64())
+                .collect(),
+            Self::U16 => words(bytes).into_iter().map(f64::from).collect(),
+            Self::I64 => integers(bytes),
         }
     }
+
+    fn size(self) -> usize {
+        match self {
+            Self::F64 | Self::I64 => 8,
+            Self::F32 => 4,
+            Self::F16 | Self::U16 => 2,
+        }
+    }
+}
+
+fn doubles(bytes: &[u8]) -> Vec<f64> {
+    let (eights, _) = bytes.as_chunks::<8>();
+    eights.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect()
+}
+
+fn integers(bytes: &[u8]) -> Vec<f64> {
+    let (eights, _) = bytes.as_chunks::<8>();
+    eights.iter().map(|bytes| i64::from_le_bytes(*bytes) as f64).collect()
 }
 
 fn floats(bytes: &[u8]) -> Vec<f32> {

@@ -16,6 +16,7 @@ pub(super) struct Tally {
     checks: u64,
     problems: Vec<Problem>,
     notes: Vec<String>,
+    left_out: Vec<String>,
     /// bf16 elements that are neighbours of the published ones, of all compared.
     flips: u64,
     flippable: u64,
@@ -87,6 +88,13 @@ impl Tally {
         }
     }
 
+    /// Something the file holds that this run does not check.
+    pub(super) fn leave_out(&mut self, what: String) {
+        if !self.left_out.contains(&what) {
+            self.left_out.push(what);
+        }
+    }
+
     pub(super) fn equal<T: PartialEq + std::fmt::Debug>(&mut self, at: &Item<'_>, found: &T, published: &T) {
         self.that(at, found == published, || {
             format!("published {published:?}, computed {found:?}")
@@ -95,13 +103,19 @@ impl Tally {
 
     /// Numbers, each within `tolerance`.
     pub(super) fn close(&mut self, at: &Item<'_>, found: &[f32], published: &[f32], tolerance: f64) {
+        let wide = |numbers: &[f32]| numbers.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+        self.close_doubles(at, &wide(found), &wide(published), tolerance);
+    }
+
+    /// As [`Tally::close`].
+    pub(super) fn close_doubles(&mut self, at: &Item<'_>, found: &[f64], published: &[f64], tolerance: f64) {
         if found.len() != published.len() {
             self.that(at, false, || {
                 format!("{} numbers published, {} computed", published.len(), found.len())
             });
             return;
         }
-        let difference = |(a, b): (&f32, &f32)| (f64::from(*a) - f64::from(*b)).abs();
+        let difference = |(a, b): (&f64, &f64)| (a - b).abs();
         let worst = found
             .iter()
             .zip(published)
@@ -230,6 +244,7 @@ impl Tally {
             checks: self.checks,
             problems: self.problems,
             notes: self.notes,
+            left_out: self.left_out,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A linear map without bias, its weights packed for vector units: blocks of sixteen outputs, input by input. Each
 //! output is accumulated in single precision in ascending input order and rounded once.
 
-use super::arithmetic::{Arithmetic, Bf16};
+use super::{Arithmetic, Bf16};
 
 const LANES: usize = 16;
 
@@ -82,30 +82,4 @@ fn dot<const ROWS: usize>(x: [&[f32]; ROWS], weights: &[[f32; LANES]]) -> [[f32;
         }
     }
     sums
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{decoder::F32, rng};
-    use rstest::rstest;
-
-    #[rstest]
-    #[case(8, 64, 1)]
-    #[case(16, 3, 2)]
-    #[case(33, 17, 5)]
-    fn agrees_with_the_plain_sum(#[case] out: usize, #[case] inp: usize, #[case] rows: usize) {
-        let (weights, x) = (rng::normal(1, out * inp), rng::normal(2, rows * inp));
-        let mut y = vec![0.0; rows * out];
-        Linear::pack(out, inp, &weights).forward::<F32>(&x, &mut y);
-        for row in 0..rows {
-            for o in 0..out {
-                let mut expected = 0.0_f32;
-                for i in 0..inp {
-                    expected += x[row * inp + i] * weights[o * inp + i];
-                }
-                assert_eq!(y[row * out + o].to_bits(), expected.to_bits());
-            }
-        }
-    }
 }

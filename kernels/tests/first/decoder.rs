@@ -1,0 +1,217 @@
+//! The decoder as first written (commit 4889d5f), without its traces: what the crate's own is measured against and must agree
+//! with. Plain loops; changes here would be changes of the measure.
+
+mod attention;
+mod linear;
+mod mlp;
+mod moe;
+mod norm;
+
+use attention::{Attention, Rope};
+use kernels::{
+    decoder::{Arithmetic, Bf16, Config, Dtype, F32, tensor},
+    householder,
+};
+use linear::Linear;
+use mlp::Mlp;
+
+/// The tag and the model a tensor belongs to.
+#[derive(Debug, Clone, Copy)]
+struct Source<'a> {
+    tag: &'a str,
+    model: &'a str,
+}
+
+impl Source<'_> {
+    fn linear(&self, name: &str, out: usize, inp: usize) -> Linear {
+        Linear::pack(out, inp, &tensor(self.tag, self.model, name, &[out, inp]))
+    }
+
+    fn norm(&self, name: &str, length: usize) -> Vec<f32> {
+        tensor(self.tag, self.model, name, &[length])
+    }
+}
+
+fn round_norm(elements: &mut [f32]) {
+    for x in elements {
+        *x = Bf16::round(*x);
+    }
+}
+
+/// A decoder with its weights in memory.
+#[derive(Debug, Clone)]
+pub struct Model {
+    config: Config,
+    layers: Vec<Layer>,
+    norm: Vec<f32>,
+}
+
+#[derive(Debug, Clone)]
+struct Layer {
+    input_norm: Vec<f32>,
+    attention: Attention,
+    post_norm: Vec<f32>,
+    mlp: Mlp,
+}
+
+impl Model {
+    /// A model with the weights of a tag.
+    pub fn new(name: &str, config: Config, weights_tag: &str) -> Self {
+        let source = Source {
+            tag: weights_tag,
+            model: name,
+        };
+        let layers = (0..config.layers)
+            .map(|index| {
+                let prefix = format!("layers.{index}");
+                Layer {
+                    input_norm: source.norm(&format!("{prefix}.input_layernorm"), config.hidden),
+                    attention: Attention::build(&source, &format!("{prefix}.self_attn"), &config),
+                    post_norm: source.norm(&format!("{prefix}.post_attention_layernorm"), config.hidden),
+                    mlp: Mlp::build(&source, &format!("{prefix}.mlp"), &config),
+                }
+            })
+            .collect();
+        let norm = source.norm("norm", config.hidden);
+        Self { config, layers, norm }
+    }
+
+    /// The same model with every weight rounded as when loaded in `dtype`.
+    #[must_use]
+    pub fn loaded_as(&self, dtype: Dtype) -> Self {
+        let mut model = self.clone();
+        if dtype == Dtype::Bf16 {
+            round_norm(&mut model.norm);
+            for layer in &mut model.layers {
+                round_norm(&mut layer.input_norm);
+                round_norm(&mut layer.post_norm);
+                layer.attention.round();
+                layer.mlp.round();
+            }
+        }
+        model
+    }
+}
+
+/// One sequence length and one set of reflections on a loaded model, with the buffers to run it. Reused for all
+/// nonces of a round.
+#[derive(Debug)]
+pub struct Runner {
+    model: Model,
+    dtype: Dtype,
+    seq_len: usize,
+    rope: Rope,
+    reflections: Vec<Vec<f32>>,
+    work: Work,
+}
+
+/// Buffers of one forward pass, each `seq_len` rows.
+#[derive(Debug, Default)]
+struct Work {
+    hidden: Vec<f32>,
+    residual: Vec<f32>,
+    normed: Vec<f32>,
+    last: Vec<f32>,
+    attention: attention::Work,
+    mlp: mlp::Work,
+}
+
+impl Runner {
+    /// `model` must come from [`Model::loaded_as`] with the same `dtype`. `reflections` holds one unit vector of the
+    /// model's width per layer; none at all runs the model without hooks.
+    pub fn new(model: Model, dtype: Dtype, seq_len: usize, mut reflections: Vec<Vec<f32>>) -> Self {
+        for element in reflections.iter_mut().flatten() {
+            *element = dtype.round(*element);
+        }
+        let rope = Rope::new(&model.config, seq_len);
+        let size = seq_len * model.config.hidden;
+        let work = Work {
+            hidden: vec![0.0; size],
+            residual: vec![0.0; size],
+            normed: vec![0.0; size],
+            ..Work::default()
+        };
+        Self {
+            model,
+            dtype,
+            seq_len,
+            rope,
+            reflections,
+            work,
+        }
+    }
+
+    /// Number of f32 elements of an input: sequence length times width.
+    pub fn input_len(&self) -> usize {
+        self.seq_len * self.model.config.hidden
+    }
+
+    /// Runs one sequence of embeddings, row-major [`seq_len`, `hidden`], and returns the last token's state after the
+    /// final norm, `hidden` elements. Rows that later layers cannot see are not computed.
+    ///
+    /// # Panics
+    /// When `input` has another length than [`Runner::input_len`].
+    pub fn run(&mut self, input: &[f32]) -> &[f32] {
+        assert_eq!(input.len(), self.input_len(), "an input has seq_len * hidden elements");
+        match self.dtype {
+            Dtype::F32 => self.forward::<F32>(input),
+            Dtype::Bf16 => self.forward::<Bf16>(input),
+        }
+        &self.work.last
+    }
+
+    fn forward<A: Arithmetic>(&mut self, input: &[f32]) {
+        let Self {
+            model,
+            seq_len,
+            rope,
+            reflections,
+            work,
+            ..
+        } = self;
+        let (width, eps) = (model.config.hidden, model.config.eps);
+        for (residual, &x) in work.residual.iter_mut().zip(input) {
+            *residual = A::round(x);
+        }
+        for (index, layer) in model.layers.iter().enumerate() {
+            // Only the last token leaves the last layer; the others matter to it through keys and values alone.
+            let needed = if index + 1 == model.layers.len() {
+                *seq_len - 1
+            } else {
+                0
+            };
+            if index > 0 {
+                norm::add::<A>(&work.hidden, &mut work.residual);
+            }
+            norm::rms::<A>(&work.residual, &layer.input_norm, eps, &mut work.normed);
+            let rows = needed * width..*seq_len * width;
+            layer.attention.forward::<A>(
+                &work.normed,
+                needed,
+                rope,
+                &mut work.attention,
+                &mut work.hidden[rows.clone()],
+            );
+            norm::add::<A>(&work.hidden[rows.clone()], &mut work.residual[rows.clone()]);
+            norm::rms::<A>(
+                &work.residual[rows.clone()],
+                &layer.post_norm,
+                eps,
+                &mut work.normed[rows.clone()],
+            );
+            layer.mlp.forward::<A>(
+                &work.normed[rows.clone()],
+                &mut work.mlp,
+                &mut work.hidden[rows.clone()],
+            );
+            if let Some(v) = reflections.get(index) {
+                householder::reflect::<A>(&mut work.hidden[rows.clone()], v);
+                householder::reflect::<A>(&mut work.residual[rows], v);
+            }
+        }
+        let last = (*seq_len - 1) * width..*seq_len * width;
+        norm::add::<A>(&work.hidden[last.clone()], &mut work.residual[last.clone()]);
+        work.last.resize(width, 0.0);
+        norm::rms::<A>(&work.residual[last], &model.norm, eps, &mut work.last);
+    }
+}
