@@ -150,9 +150,10 @@ fn pick(seed: u64, target: Target, salt: u64, below: u64) -> u64 {
     hasher.finish() % below
 }
 
-/// Strikes on machines go where they hit what they are meant to: a machine with one slot and nothing else dies, and no
-/// container is killed where containerd or kubelet is away. `machines` has each slot, −1 for the spare, and its machine; the
-/// operator's leader is on machine `leader`, which is spared where another will do.
+/// Strikes on machines go where they hit what they are meant to: a machine with one slot and nothing else dies where there is
+/// one, else one without a spare, whose first slot is the one that the only spare goes to; and no container is killed where
+/// containerd or kubelet is away. `machines` has each slot, −1 for a spare, and its machine; the operator's leader is on machine
+/// `leader`, which is spared where another will do.
 pub fn place(strikes: &mut [Strike], machines: &[(i32, u8)], leader: Option<u8>) {
     let on = |slot: i32| {
         machines
@@ -160,12 +161,9 @@ pub fn place(strikes: &mut [Strike], machines: &[(i32, u8)], leader: Option<u8>)
             .find(|(known, _)| *known == slot)
             .map(|(_, machine)| *machine)
     };
-    let alone = |slot: i32| {
-        machines
-            .iter()
-            .filter(|(_, machine)| Some(*machine) == on(slot))
-            .count()
-            == 1
+    let company = |slot: i32| {
+        let there = || machines.iter().filter(move |(_, machine)| Some(*machine) == on(slot));
+        (there().filter(|(other, _)| *other < 0).count(), there().count())
     };
     let held: Vec<Option<u8>> = strikes
         .iter()
@@ -175,9 +173,9 @@ pub fn place(strikes: &mut [Strike], machines: &[(i32, u8)], leader: Option<u8>)
     let slots = || machines.iter().map(|(slot, _)| *slot).filter(|slot| *slot >= 0);
     for strike in strikes {
         let better = match strike.target {
-            Target::Node | Target::IsolatedNode => slots()
-                .filter(|slot| alone(*slot))
-                .min_by_key(|slot| on(*slot) == leader),
+            Target::Node | Target::IsolatedNode => {
+                slots().min_by_key(|slot| (company(*slot), on(*slot) == leader, *slot))
+            }
             // What makes a killed container again must be there.
             Target::Containerd | Target::Kubelet => slots().find(|slot| !held.contains(&on(*slot))),
             _ => None,
@@ -251,6 +249,11 @@ mod tests {
         assert_eq!([strikes[0].slot, strikes[1].slot, strikes[2].slot], [1, 2, 0]);
         place(&mut strikes, &machines, Some(2));
         assert_eq!(strikes[0].slot, 2, "the leader lives");
+        place(&mut strikes, &[(0, 1), (-1, 1), (2, 3), (1, 3), (-1, 2)], None);
+        assert_eq!(
+            strikes[0].slot, 1,
+            "no spare dies, and the slot that is healed first tells"
+        );
     }
 
     #[test]
