@@ -69,10 +69,12 @@ async fn story(world: &World<'_>, seed: u64, extent: Extent) -> Result<()> {
         rows.extend(sprint(world, strikes).await?);
         eyes.judge()?;
     }
+    world.is_ready().await?;
     let takeovers = takeovers::measure(world, extent.takeovers()).await?;
     eyes.judge()?;
-    let page = table::render(&rows, seed, extent, &takeovers);
-    table::publish(&page, told("UPDATE_GENERATED").is_some() && !only_takeovers)?;
+    let strikes = (!only_takeovers).then(|| table::strikes(&rows, seed, extent));
+    let page = table::takeovers(&takeovers);
+    table::publish(strikes.as_deref(), &page, told("UPDATE_GENERATED").is_some())?;
     let wrong: Vec<String> = rows
         .iter()
         .filter_map(|row| row.judge().err())

@@ -16,6 +16,8 @@ use serde_json::json;
 
 use crate::world::{SLOTS, World};
 
+/// Answers in a row before a pod is taken away: what came before is not measured.
+const STEADY: usize = 20;
 /// Longest time from the decision to the first answer.
 const LIMIT_MILLIS: i64 = 2_000;
 /// Spares while this is measured: one is made anew while another takes over.
@@ -87,12 +89,17 @@ async fn one(world: &World<'_>, slot: i32) -> Result<(i64, Vec<Answer>)> {
     let (before, _) = assignment(world, slot).await?;
     let prober = Prober::start(world.cluster, &address)?;
     until(
-        "an answer of the pod that holds the slot",
-        Duration::from_secs(10),
+        "steady answers of the pod that holds the slot",
+        Duration::from_secs(20),
         async || {
-            Ok(first(&prober, before)
-                .map(drop)
-                .ok_or_else(|| format!("{:?}", prober.answers().last())))
+            let answers = prober.answers();
+            let last = answers.iter().rev().take(STEADY);
+            let steady = last.filter(|answer| answer.generation == Ok(before)).count();
+            Ok(if steady == STEADY {
+                Ok(())
+            } else {
+                Err(format!("{:?}", answers.last()))
+            })
         },
     )
     .await?;
