@@ -30,8 +30,8 @@ const GPU_FILE: &str = "/var/lib/simulated-nvml/gpus.yaml";
 const HEARD: Duration = Duration::from_secs(45);
 /// How soon a broken GPU must be in status: the agent's second, one write, and a busy machine.
 const SOON: Duration = Duration::from_secs(10);
-/// How soon it is trusted again once it answers: the agent looks for lost GPUs less often.
-const HEALED: Duration = Duration::from_secs(60);
+/// How soon it is trusted again once it answers: whoever looks for lost GPUs does so once a minute.
+const HEALED: Duration = Duration::from_secs(100);
 
 /// Every kubelet offers eight GPUs; what slot pods were given is what PodResources tells the agents.
 pub async fn kubelets_offer_and_hand_out_gpus(world: &World<'_>) -> Result<()> {
@@ -96,21 +96,26 @@ fn is_running(pod: &Pod) -> bool {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
 }
 
+/// Waits until the stand-in for hardware has heard of the change.
+async fn on_the_machine(world: &World<'_>, broken: bool) -> Result<()> {
+    until("the GPUs' file on the machine", HEARD, async || {
+        let read = Cmd::new("cat").args([GPU_FILE]);
+        let text = world.cluster.inside(Machine::Node(NUMBER), read)?.text().await?;
+        Ok(if text.contains("state: lost") == broken {
+            Ok(())
+        } else {
+            Err("it is the old one".to_owned())
+        })
+    })
+    .await
+}
+
 /// A memory error and a GPU off the bus are findings within seconds, the kubelet offers one less, and both heal.
 pub async fn a_broken_gpu_is_seen(world: &World<'_>) -> Result<()> {
     let healthy = std::fs::read_to_string(repository().join(gpus::SAMPLE)).context("the sample cannot be read")?;
     let broken = format!("{healthy}gpu 6:\n  ecc-volatile-dram-uncorrected: 2\ngpu 7:\n  state: lost\n");
     write_gpus(&world.client, &broken).await?;
-    until("broken GPUs on the machine", HEARD, async || {
-        let read = Cmd::new("cat").args([GPU_FILE]);
-        let text = world.cluster.inside(Machine::Node(NUMBER), read)?.text().await?;
-        Ok(if text.contains("state: lost") {
-            Ok(())
-        } else {
-            Err("they are whole".to_owned())
-        })
-    })
-    .await?;
+    on_the_machine(world, true).await?;
     let begin = Instant::now();
     until("findings on GPU 6 and 7", SOON, async || {
         Ok(findings(&gpu_node(world).await?))
@@ -127,8 +132,9 @@ pub async fn a_broken_gpu_is_seen(world: &World<'_>) -> Result<()> {
         })
     })
     .await?;
-    let repaired = Instant::now();
     write_gpus(&world.client, &healthy).await?;
+    on_the_machine(world, false).await?;
+    let repaired = Instant::now();
     until("all GPUs healthy again", HEALED, async || {
         let node = gpu_node(world).await?;
         let status = node.status.unwrap_or_default();
