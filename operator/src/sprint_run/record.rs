@@ -61,7 +61,8 @@ fn slot(observed: &Observed, node_id: &str, before: Option<&SlotRecord>) -> Slot
                 .and_then(|slot| expected(observed, slot))
                 .or_else(|| before.and_then(|slot| slot.expected))
         },
-        measured: sum(|round| round.generated).or_else(|| before.and_then(|slot| slot.measured)),
+        // What DAPI took was there in time, wherever a slot saw the end.
+        measured: sum(|round| round.generated.max(round.accepted)).or_else(|| before.and_then(|slot| slot.measured)),
         accepted: sum(|round| round.accepted).or_else(|| before.and_then(|slot| slot.accepted)),
         committed: committed(observed, node_id).or_else(|| before.and_then(|slot| slot.committed)),
         first_nonce_millis: first(|round| round.first_nonce_ms)
