@@ -104,14 +104,14 @@ pub fn plan(observed: &Observed, nodes: &[Registered]) -> Plan {
     others(observed, &slots, nodes, &mut plan);
     let still = holds_still(observed);
     let numbers = recorded_numbers(observed);
+    let taken: BTreeSet<i32> = nodes.iter().map(|node| node.node_num).collect();
     for slot in &slots {
         let node = known.get(slot.node_id.as_str()).copied().filter(|_| !slot.id_taken);
         let drift = node.map_or_else(Vec::new, |node| drift(slot, &node.node));
-        let taken = |number: &i32| nodes.iter().any(|node| node.node_num == *number);
         let number = numbers
             .get(slot.node_id.as_str())
             .copied()
-            .filter(|number| !taken(number));
+            .filter(|number| !taken.contains(number));
         plan.registrations.push(registration(slot, node, number, &drift));
         if let Some(node) = node
             && !drift.is_empty()
@@ -123,7 +123,7 @@ pub fn plan(observed: &Observed, nodes: &[Registered]) -> Plan {
     plan.registrations.truncate(512);
     let lost_all = nodes.is_empty();
     let restored = if lost_all || still.is_none() {
-        restore(observed, &slots, nodes, &mut plan)
+        restore(observed, &slots, &known, (&numbers, &taken), &mut plan)
     } else {
         BTreeSet::new()
     };

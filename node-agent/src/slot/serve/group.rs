@@ -216,7 +216,7 @@ async fn connect_engine(core: &Core, group: u32) -> Result<EngineClient<Channel>
     }
 }
 
-/// Ends a hung engine's process; the next session asks for a new one.
+/// Ends a hung engine's process; beginning anew asks for another.
 async fn restart(core: &Core, group: u32) -> Result<(), Error> {
     let mut hold = connect_hold(core).await?;
     let name = process_name(group);

@@ -20,29 +20,28 @@ pub(super) fn recorded_numbers(observed: &Observed) -> BTreeMap<&str, i32> {
 pub(super) fn restore<'s>(
     observed: &Observed,
     slots: &'s [Slot],
-    nodes: &[Registered],
+    known: &BTreeMap<&str, &Registered>,
+    (numbers, taken): (&BTreeMap<&str, i32>, &BTreeSet<i32>),
     plan: &mut Plan,
 ) -> BTreeSet<&'s str> {
-    let known: BTreeMap<&str, &Registered> = nodes.iter().map(|node| (node.node.id.as_str(), node)).collect();
-    let by_number: BTreeMap<i32, &str> = recorded_numbers(observed)
-        .into_iter()
-        .map(|(id, number)| (number, id))
-        .collect();
-    let mut next = nodes.iter().map(|node| node.node_num).max().unwrap_or(0).max(0) + 1;
+    let by_number: BTreeMap<i32, &str> = numbers.iter().map(|(id, number)| (*number, *id)).collect();
+    let free = slots.iter().filter(|slot| !slot.id_taken);
+    let by_id: BTreeMap<&str, &Slot> = free.map(|slot| (slot.node_id.as_str(), slot)).collect();
+    let mut next = taken.last().copied().unwrap_or(0).max(0) + 1;
     let mut restored = BTreeSet::new();
     for (number, id) in by_number.range(next..) {
-        let slot = slots.iter().find(|slot| slot.node_id == *id && !slot.id_taken);
-        let gone = slot.filter(|_| !known.contains_key(id)).and_then(|slot| {
-            let node = slot.node().filter(|node| occupant(node, &known).is_none())?;
+        let slot = by_id.get(id).copied().filter(|_| !known.contains_key(id));
+        let gone = slot.and_then(|slot| {
+            let node = slot.node().filter(|node| occupant(node, known).is_none())?;
             Some((slot, node))
         });
         match gone {
-            Some((slot, node)) if *number == next || nodes.is_empty() => {
+            Some((slot, node)) if *number == next || taken.is_empty() => {
                 restored.insert(slot.node_id.as_str());
                 plan.additions.push(addition(observed, slot));
                 plan.writes.push(DapiWrite::Post(node));
             }
-            None if nodes.is_empty() => {}
+            None if taken.is_empty() => {}
             _ => break,
         }
         next = number + 1;
