@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::fleet::{self, SPARES};
 use crate::history::Watch;
 use crate::program::Operator;
+use crate::state;
 use crate::stories::{self, Undisturbed, rest};
 use crate::table::Tried;
 use crate::world::World;
@@ -22,6 +23,8 @@ use crate::world::World;
 const LEASE: u32 = 3;
 /// A lease runs out a second late by its clock's resolution, and is looked at every third of its length.
 const TAKEN: Duration = Duration::from_secs(8);
+/// Several of DAPI's looks at its nodes.
+const LOOKED: Duration = Duration::from_secs(30);
 
 /// All of it.
 pub async fn all(world: &World<'_>, undisturbed: &Undisturbed) -> Result<Vec<Tried>> {
@@ -29,12 +32,24 @@ pub async fn all(world: &World<'_>, undisturbed: &Undisturbed) -> Result<Vec<Tri
     let watch = Watch::begin(&world.client);
     let mut first = world.program.start_replica(world.cluster, 0, LEASE)?;
     rest(world, &mut first, Some(&undisturbed.lines)).await?;
+    // DAPI looks at its nodes every few seconds, and the leader writes what it sees.
+    until("DAPI to see its nodes serve", LOOKED, async || {
+        let seen = state::read(world).await?;
+        Ok(if seen.serves() {
+            Ok(())
+        } else {
+            Err("some node does not".to_owned())
+        })
+    })
+    .await?;
     let mut second = world.program.start_replica(world.cluster, 1, LEASE)?;
     let writes = world.gate.busy(&[LEADER, "sprint-schedule"]);
     tokio::time::sleep(Duration::from_secs(2)).await;
+    let written = world.gate.busy(&[LEADER, "sprint-schedule"]) - writes;
     ensure!(
-        world.gate.busy(&[LEADER, "sprint-schedule"]) == writes,
-        "a follower writes"
+        written == 0,
+        "a follower writes: {:#?}",
+        world.gate.writes().iter().rev().take(written).collect::<Vec<_>>()
     );
     let mut tried = vec![
         frozen(world, undisturbed, &mut first, &mut second)

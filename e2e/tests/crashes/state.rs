@@ -115,6 +115,18 @@ impl Seen {
             .collect()
     }
 
+    /// Whether DAPI was seen to have all its nodes serve: from here on nobody has anything to write.
+    pub fn serves(&self) -> bool {
+        let status = self.host.as_ref().and_then(|host| host.status.as_ref());
+        status.is_some_and(|status| {
+            status.registrations.len() == SLOTS as usize
+                && status
+                    .registrations
+                    .iter()
+                    .all(|node| node.state.as_deref() == Some("INFERENCE"))
+        })
+    }
+
     /// What is not as it must be at rest, whatever happened before.
     pub fn check(&self) -> Result<()> {
         let uid = self.deployment_uid().context("there is no deployment")?;
