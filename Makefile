@@ -7,7 +7,7 @@ CLUSTER ?= 1
 DENY_VERSION := 0.20.2
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: help setup build images demo down test test-full soak gpu-test bench fmt lint deny unit vectors verifier nvml charts e2e sprint moments grid crashes generate
+.PHONY: help setup build images demo down test test-full soak gpu-test bench fmt lint deny unit vectors mutants verifier nvml charts e2e sprint moments grid crashes generate
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | column -t -s $$'\t'
@@ -26,10 +26,10 @@ down: ## Stop what `make demo` left up
 # --- tiers
 
 test: setup ## What CI runs: everything that needs no GPU, at most 60 minutes cold on 2 cores
-	ci/suites.sh fmt deny lint unit vectors verifier nvml charts e2e sprint moments
+	ci/suites.sh fmt deny lint unit vectors mutants verifier nvml charts e2e sprint moments
 
 test-full: setup ## `test`, each crate alone, everything that may die at every moment of a Sprint, the operator at every write
-	ci/suites.sh fmt deny lint unit vectors verifier nvml charts e2e sprint alone grid crashes
+	ci/suites.sh fmt deny lint unit vectors mutants verifier nvml charts e2e sprint alone grid crashes
 
 soak: setup ## Sprint after Sprint for an hour, on a cluster of its own; fails when any exam lost anything
 	ci/images.sh
@@ -61,6 +61,9 @@ unit: ## Unit, golden, property, contract and drift tests
 
 vectors: ## The published reference vectors
 	$(CARGO) run --release -p kernels --bin poc-vectors -- kernels/vectors
+
+mutants: ## Mistakes planted in the reference: each rejected by vectors, verifier and validators; compares docs/mutants.md
+	$(CARGO) test --workspace --exclude crds --test mutants -- --ignored --nocapture
 
 verifier: ## The independent verifier: its own tests and the vectors
 	/usr/bin/python3 e2e/verify_test.py

@@ -139,6 +139,16 @@ class Mutants(Case):
             row["vector_b64"] = vector
         self.demo.settle(host)
 
+    def test_f32_halves_cut_off_instead_of_rounded(self):
+        rows = self.demo.rows(0, DENSE)
+        for row in rows:
+            raw = bytearray(base64.b64decode(row["vector_b64"]))
+            # One step towards zero for every other number, as cutting off gives.
+            for index in range(0, len(raw), 4):
+                raw[index] = max(raw[index], 1) - 1
+            row["vector_b64"] = base64.b64encode(raw).decode()
+        self.fails("recompute: .* are not those that rounding to nearest gives", DENSE)
+
     def test_a_flipped_byte_breaks_distance_and_roots(self):
         _, nonce = self.change_vector(0, OURS, lambda v: flip(v, 1))
         out = self.fails(rf"recompute: node gonka1ours-1: nonce {nonce} by L2 \d\.\d+ beyond")

@@ -4,6 +4,8 @@ import random
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
+
 from . import artifact
 from .decoder import SHAPES, Decoder
 from .records import in_range, several
@@ -11,6 +13,8 @@ from .report import judged, skipped
 
 ROUTING_FLIP = 1.0
 BF16_NOISE = 0.1
+# Two honest f32 runs differ by at most 1e-5, a step of half precision is 2.4e-4: 4 % of numbers at most.
+OTHER_HALVES = 0.25
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def check_node(sampling, exam, host, node, model, artifacts):
     decoder, round_ = decoder_of(model.recipe, model.tag, model.dtype), round_of(exam, host, model)
     computed = artifact.compute(decoder, round_, [a.nonce for a in chosen])
     distances = [artifact.distance(a.vector, v) for a, v in zip(chosen, computed, strict=True)]
-    wrong = _judge(model, chosen, distances)
+    wrong = _judge(model, chosen, distances) or _rounding(model, chosen, computed)
     if wrong:
         limit = hard_limit(model)
         suspects = [a for a, d in zip(chosen, distances, strict=True) if d > model.stat.dist_threshold]
@@ -90,6 +94,17 @@ def _judge(model, chosen, distances):
     if p < stat.fraud_threshold:
         return f"{mismatches} of {len(chosen)} sampled beyond {stat.dist_threshold:g}, p {p:.2e} < {stat.fraud_threshold:g}"
     return ""
+
+
+def _rounding(model, chosen, computed):
+    """An f32 run leaves no room for other halves than ours but by chance: many mean another rounding."""
+    if model.dtype != "F32":
+        return ""
+    received = np.stack([np.frombuffer(a.vector, dtype="<f2") for a in chosen])
+    other = np.count_nonzero(received != computed)
+    if other <= OTHER_HALVES * received.size:
+        return ""
+    return f"{other} of {received.size} sampled numbers are not those that rounding to nearest gives"
 
 
 def explain(decoder, round_, suspects, limit):

@@ -1,5 +1,7 @@
 //! `v2_tiny_models.json`: whole runs of small decoders, in single precision and bf16, hooks on and off.
 
+mod delivered;
+
 use super::{
     Problem,
     array::{Array, bf16_bits, widen_bf16},
@@ -146,6 +148,8 @@ impl Case<'_> {
             self.check_artifacts(run, [&single, &unhooked], tally),
             self.check_bf16(run, &halved, tally),
             self.check_projections(run, tally),
+            self.check_scheme(run, &round, tally),
+            self.check_encoding(run, tally),
             check_router(run, &single, tally),
         ] {
             tally.absorb(result);
