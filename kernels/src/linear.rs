@@ -166,12 +166,24 @@ impl Linear {
                     }
                 }
             }
-            for (sums, y) in sums.iter().zip(y.chunks_mut(LANES)) {
-                for (y, sum) in y.iter_mut().zip(sums) {
-                    *y = A::round(*sum);
-                }
+            for (sums, y) in sums.into_iter().zip(y.chunks_mut(LANES)) {
+                store::<A>(sums, y);
             }
         }
+    }
+}
+
+/// Rounds a block of sums into its outputs, of which the last block may have fewer. Sums are passed by value: a loop over as many
+/// as there are outputs would keep them in memory, not in registers, all the while they are added up.
+#[inline(always)]
+fn store<A: Arithmetic>(mut sums: [f32; LANES], y: &mut [f32]) {
+    for sum in &mut sums {
+        *sum = A::round(*sum);
+    }
+    // A whole block is one store.
+    match <&mut [f32; LANES]>::try_from(&mut *y) {
+        Ok(y) => *y = sums,
+        Err(_) => y.copy_from_slice(&sums[..y.len()]),
     }
 }
 
@@ -199,16 +211,8 @@ fn tile<A: Arithmetic, const ADD: bool, const ROWS: usize>(
             }
         }
     }
-    for (mut sums, y) in sums.into_iter().zip(y.chunks_exact_mut(out)) {
-        for sum in &mut sums {
-            *sum = A::round(*sum);
-        }
-        let y = &mut y[columns.clone()];
-        // A whole block is one store.
-        match <&mut [f32; LANES]>::try_from(&mut *y) {
-            Ok(y) => *y = sums,
-            Err(_) => y.copy_from_slice(&sums[..y.len()]),
-        }
+    for (sums, y) in sums.into_iter().zip(y.chunks_exact_mut(out)) {
+        store::<A>(sums, &mut y[columns.clone()]);
     }
 }
 
