@@ -18,6 +18,9 @@ pub fn on_block(net: &mut Network) -> Vec<Effect> {
     if net.faults.chain_halts_at.is_some_and(|last| height > last) {
         return Vec::new();
     }
+    if net.upgrades.stands_before(height, net.now_ms) {
+        return Vec::new();
+    }
     let hash = hash_of(net, height);
     net.blocks.push(Block {
         height,

@@ -61,6 +61,10 @@ fn by_chance(net: &Network) -> bool {
     if net.exam.is_some() || net.confirmation().is_some() {
         return false;
     }
+    let protection = net.scenario.parameters.upgrade_protection_window;
+    if net.upgrades.protects(height, protection) {
+        return false;
+    }
     let window = (last - first + 1) as u64;
     identity::number_below(window, &["confirmation", &net.seed(), &height.to_string()]) < expected
 }

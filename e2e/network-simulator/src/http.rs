@@ -169,7 +169,12 @@ async fn answer(
 /// An answer in the shape of the network's release.
 pub fn of_release(shared: &Shared, port: Port, path: &str, mut outbound: Outbound) -> Outbound {
     if let (200, Content::Json(body)) = (outbound.status, &mut outbound.content) {
-        release::shape(shared.read(|net| net.scenario.network.version), port, path, body);
+        release::shape(
+            shared.view(port, |view| view.net.release(view.height())),
+            port,
+            path,
+            body,
+        );
     }
     outbound
 }

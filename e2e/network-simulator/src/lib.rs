@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`scenario`], [`parameters`], [`stages`] | what is given: the file, the chain's parameters, the heights that follow |
 //! | [`network`], [`exam`], [`faults`] | the state: plain values |
-//! | [`mod@step`], [`chain`], [`confirmation`], [`preserved`], [`tally`], [`verbs`] | the decisions: state and event to state and effects |
+//! | [`mod@step`], [`chain`], [`confirmation`], [`preserved`], [`tally`], [`upgrade`], [`verbs`] | the decisions: state and event to state and effects |
 //! | [`votes`], [`early`], [`settlement`], [`sample`] | the rules they apply, as functions of numbers |
 //! | [`rivals`], [`dapi`] | simulated hosts, and the DAPI of the one that is not |
 //! | [`views`] | the state as JSON, in the recorded shapes |
@@ -43,6 +43,7 @@ pub mod stages;
 pub mod step;
 pub mod tally;
 pub mod time;
+pub mod upgrade;
 pub mod verbs;
 pub mod views;
 pub mod votes;

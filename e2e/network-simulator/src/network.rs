@@ -7,8 +7,10 @@ use crate::{
     exam::{Exam, window::Window},
     faults::Faults,
     identity, ledger,
+    release::Version,
     scenario::{Delivery, DriverKind, Model, Scenario, Voting},
     stages::{Lengths, Stages},
+    upgrade::Upgrades,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -164,6 +166,7 @@ pub struct Network {
     pub preserved: Preserved,
     pub dapi: Dapi,
     pub faults: Faults,
+    pub upgrades: Upgrades,
     pub record: Record,
     /// Confirmation asked for by a verb, for the next block.
     pub confirmation_requested: bool,
@@ -197,6 +200,7 @@ impl Network {
             preserved: Preserved::default(),
             dapi,
             faults: Faults::default(),
+            upgrades: Upgrades::default(),
             record: Record::default(),
             confirmation_requested: false,
             commands: Vec::new(),
@@ -219,6 +223,11 @@ impl Network {
 
     pub fn lengths(&self) -> &Lengths {
         &self.scenario.parameters.lengths
+    }
+
+    /// Release whose shapes are served at a height.
+    pub fn release(&self, height: i64) -> Version {
+        self.upgrades.release(height).unwrap_or(self.scenario.network.version)
     }
 
     pub fn latest_epoch(&self) -> u64 {

@@ -21,6 +21,8 @@ pub struct Parameters {
     pub poc_stronger_rng_enabled: bool,
     pub alpha_threshold: Decimal,
     pub expected_confirmations_per_epoch: u64,
+    /// Blocks before and after an upgrade in which no confirmation is announced.
+    pub upgrade_protection_window: i64,
     pub initial_epoch_reward: u64,
     pub decay_rate: Decimal,
     pub genesis_epoch: u64,
@@ -100,6 +102,7 @@ impl Parameters {
             poc_stronger_rng_enabled: poc.get("poc_stronger_rng_enabled")? == &Value::Bool(true),
             alpha_threshold: confirmation.decimal("alpha_threshold")?,
             expected_confirmations_per_epoch: confirmation.natural("expected_confirmations_per_epoch")?,
+            upgrade_protection_window: confirmation.int("upgrade_protection_window")?,
             initial_epoch_reward: reward.natural("initial_epoch_reward")?,
             decay_rate: reward.decimal("decay_rate")?,
             genesis_epoch: reward.natural("genesis_epoch")?,

@@ -9,6 +9,7 @@ use crate::{
         at::Span,
         verb::{Arguments, Verb},
     },
+    upgrade,
 };
 
 /// Most commands that are remembered for people to look at.
@@ -31,6 +32,10 @@ pub fn apply(net: &mut Network, command: &Command) -> Result<Vec<Effect>, String
         Verb::TriggerConfirmation => trigger(net, arguments)?,
         Verb::VoteInvalid => vote_invalid(net, arguments)?,
         Verb::LoseDatabase => lose_database(net, arguments)?,
+        Verb::ProposeUpgrade => {
+            upgrade::propose(net, arguments)?;
+            Vec::new()
+        }
         _ => match target(net, &arguments.target)? {
             Target::Chain => on_chain(net, *verb, arguments)?,
             Target::Ports(ports) => on_ports(net, *verb, arguments, &ports)?,
@@ -87,6 +92,7 @@ pub fn undo(net: &mut Network, command: &Command) -> Vec<Effect> {
                     | Verb::Burst
                     | Verb::TriggerConfirmation
                     | Verb::VoteInvalid
+                    | Verb::ProposeUpgrade
                     | Verb::LoseDatabase => {}
                 }
             }
@@ -189,6 +195,7 @@ fn set(fault: &mut PortFault, verb: Verb, arguments: &Arguments, height: i64) {
         | Verb::Burst
         | Verb::TriggerConfirmation
         | Verb::VoteInvalid
+        | Verb::ProposeUpgrade
         | Verb::LoseDatabase => {}
     }
 }

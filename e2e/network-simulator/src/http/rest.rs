@@ -72,7 +72,7 @@ fn route(view: &View, segments: &[&str], inbound: &Inbound) -> Found {
             [name, height, address] => with_two(view, name, height, address),
             _ => Found::NoRoute,
         },
-        ["cosmos", rest @ ..] => of_sdk(view, rest),
+        ["cosmos", rest @ ..] => of_sdk(view, rest, inbound),
         _ => Found::NoRoute,
     }
 }
@@ -90,7 +90,7 @@ fn plain(view: &View, name: &str) -> Found {
         "hardware_nodes_all" => host::hardware_nodes_all(view),
         "settle_amount" => host::settle_amounts(view),
         "mlnode_version" => json!({"mlnode_version": {"current_version": crate::dapi::job::NODE_VERSION}}),
-        "last_upgrade_height" => json!({"last_upgrade_height": "0", "found": false}),
+        "last_upgrade_height" => view.net.upgrades.last_height(view.height()),
         "partial_upgrade" => json!({"partialUpgrade": [], "pagination": {"next_key": null, "total": "0"}}),
         "maintenance_active" => json!({"reservations": []}),
         "all_model_capacities" => json!({"model_capacities": []}),
@@ -163,9 +163,9 @@ fn of_model(view: &View, name: &str, height: &str, (address, model): (&str, &str
     }
 }
 
-fn of_sdk(view: &View, segments: &[&str]) -> Found {
+fn of_sdk(view: &View, segments: &[&str], inbound: &Inbound) -> Found {
     match segments {
-        ["upgrade", "v1beta1", "current_plan"] => Found::Body(cosmos::current_plan()),
+        ["upgrade", "v1beta1", "current_plan"] => Found::Body(cosmos::current_plan(view)),
         ["base", "tendermint", "v1beta1", "syncing"] => Found::Body(cosmos::syncing()),
         ["base", "tendermint", "v1beta1", "node_info"] => Found::Body(cosmos::node_info(view)),
         ["base", "tendermint", "v1beta1", "blocks", "latest"] => cosmos::block(view, view.height()).into(),
@@ -180,9 +180,11 @@ fn of_sdk(view: &View, segments: &[&str]) -> Found {
         },
         ["feegrant", "v1beta1", "issued", granter] => Found::Body(cosmos::allowances_issued(view, granter)),
         ["authz", "v1beta1", "grants", "granter", granter] => Found::Body(cosmos::authz_grants(view, granter)),
-        ["gov", "v1", "proposals"] => {
-            Found::Body(json!({"proposals": [], "pagination": {"next_key": null, "total": "0"}}))
-        }
+        ["gov", "v1", "proposals"] => Found::Body(
+            view.net
+                .upgrades
+                .proposals(view.height(), inbound.query("proposal_status")),
+        ),
         _ => Found::NoRoute,
     }
 }

@@ -38,6 +38,8 @@ pub enum Verb {
     TriggerConfirmation,
     /// Let `share` of the voting power vote against the target host in the next exam.
     VoteInvalid,
+    /// Propose an upgrade at `height`, voted on for `blocks` (ten unless given); the chain stands there for `ms` (three blocks).
+    ProposeUpgrade,
     /// Lose what the target's DAPI keeps on disk.
     LoseDatabase,
 }
@@ -68,6 +70,12 @@ pub struct Arguments {
     pub ms: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<f64>,
+    /// Name of an upgrade: with that of a release its shapes are served from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Whether a proposal passes; it does unless told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passes: Option<bool>,
     /// Lets a confirmation start where the chain's own rule forbids it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub force: Option<bool>,
@@ -93,7 +101,7 @@ impl Arguments {
                     "status: must be given, 200 to 599",
                 );
             }
-            Verb::HaltAt => needs(
+            Verb::HaltAt | Verb::ProposeUpgrade => needs(
                 self.height.is_some_and(|height| height > 0),
                 "height: must be given, above 0",
             ),

@@ -243,7 +243,7 @@ pub fn identity(net: &Network) -> Value {
 
 pub fn versions(net: &Network) -> Value {
     const COMMIT: &str = "26f7db559711ab5368633a46c70a192472e2fa12";
-    let version = net.scenario.network.version.to_string();
+    let version = net.release(net.height()).to_string();
     let nodes: Vec<Value> = net
         .dapi
         .nodes

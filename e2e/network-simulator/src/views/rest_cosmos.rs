@@ -32,8 +32,8 @@ pub fn syncing() -> Value {
     json!({"syncing": false})
 }
 
-pub fn current_plan() -> Value {
-    json!({"plan": null})
+pub fn current_plan(view: &View) -> Value {
+    view.net.upgrades.current_plan(view.height())
 }
 
 pub fn node_info(view: &View) -> Value {
@@ -53,7 +53,7 @@ pub fn node_info(view: &View) -> Value {
         "application_version": {
             "name": "inference-chain",
             "app_name": "inferenced",
-            "version": view.net.scenario.network.version.to_string(),
+            "version": view.net.release(view.height()).to_string(),
             "git_commit": "26f7db559711ab5368633a46c70a192472e2fa12",
             "build_tags": "",
             "go_version": "go version go1.26.8 linux/amd64",

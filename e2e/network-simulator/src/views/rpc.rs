@@ -71,7 +71,7 @@ pub fn abci_info(view: &View) -> Value {
     let hash = hex::decode(app_hash(view, view.height())).unwrap_or_default();
     json!({"response": {
         "data": "inference",
-        "version": view.net.scenario.network.version.to_string(),
+        "version": view.net.release(view.height()).to_string(),
         "last_block_height": view.height().to_string(),
         "last_block_app_hash": kernels::artifact::to_base64(&hash),
     }})
