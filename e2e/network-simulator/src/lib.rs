@@ -28,6 +28,7 @@ pub mod driver;
 pub mod early;
 pub mod event;
 pub mod exam;
+pub mod exponential;
 pub mod faults;
 pub mod http;
 pub mod identity;

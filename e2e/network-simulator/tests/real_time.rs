@@ -91,7 +91,7 @@ async fn run_network(directory: &Path) -> (Ledger, MlNode) {
             .await
             .expect("an answer");
         assert_eq!(answer.status, 200);
-        let refused = request(ports.control, "POST", "/v1/fault", Some(json!({"verb": "jump"})))
+        let refused = request(ports.control, "POST", "/v1/fault", Some(json!({"verb": "fly"})))
             .await
             .expect("an answer");
         assert_eq!(refused.status, 400);

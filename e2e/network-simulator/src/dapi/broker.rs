@@ -79,7 +79,8 @@ fn steer(net: &mut Network, place: usize) -> Vec<Effect> {
         return Vec::new();
     };
     let intended = intended(net, node);
-    let purpose = purpose(net, node, intended);
+    let is_left_out = place >= net.started_nodes(net.ours, net.dapi.nodes.len());
+    let purpose = purpose(net, node, intended).filter(|purpose| *purpose != Purpose::Start || !is_left_out);
     let (height, now_ms) = (net.height(), net.now_ms);
     let Some(node) = net.dapi.nodes.get_mut(place) else {
         return Vec::new();
