@@ -1,5 +1,5 @@
 use super::*;
-use crate::{step::step, testing};
+use crate::{faults::PortFault, step::step, testing};
 use serde_json::json;
 
 fn command(verb: Verb, arguments: serde_json::Value) -> Command {

@@ -1,8 +1,8 @@
 //! What the control API and the ledger show.
 
 use crate::{
-    exam::{Exam, window::Kind},
-    ledger::{self, Ledger},
+    exam::{Exam, book::Proof, window::Kind},
+    ledger::{self, Ledger, Physical},
     network::Network,
     rivals,
 };
@@ -10,19 +10,7 @@ use serde_json::{Value, json};
 
 /// The record so far: finished exams, settled epochs, requests from outside.
 pub fn ledger(net: &Network) -> Ledger {
-    let network = &net.scenario.network;
     Ledger {
-        version: 1,
-        seed: network.seed,
-        chain_id: network.chain_id.clone(),
-        network_version: network.version.to_string(),
-        parameters: net.scenario.parameters.json.clone(),
-        models: net
-            .scenario
-            .models
-            .iter()
-            .map(|model| (model.id.clone(), ledger_model(model)))
-            .collect(),
         exams: net.record.exams.clone(),
         epochs: net
             .epochs
@@ -31,6 +19,33 @@ pub fn ledger(net: &Network) -> Ledger {
             .collect(),
         external_requests: net.record.requests.clone(),
         external_requests_left_out: net.record.requests_left_out,
+        ..ledger_frame(net)
+    }
+}
+
+/// The record without what happened.
+pub fn ledger_frame(net: &Network) -> Ledger {
+    let network = &net.scenario.network;
+    Ledger {
+        version: 1,
+        seed: network.seed,
+        chain_id: network.chain_id.clone(),
+        network_version: network.version.to_string(),
+        physical: match net.proof {
+            Proof::Computed => Physical::Delivered,
+            Proof::Counted => Physical::Capacity,
+        },
+        parameters: net.scenario.parameters.json.clone(),
+        models: net
+            .scenario
+            .models
+            .iter()
+            .map(|model| (model.id.clone(), ledger_model(model)))
+            .collect(),
+        exams: Vec::new(),
+        epochs: Vec::new(),
+        external_requests: Vec::new(),
+        external_requests_left_out: 0,
     }
 }
 
@@ -54,7 +69,8 @@ fn ledger_model(model: &crate::scenario::Model) -> ledger::Model {
     }
 }
 
-fn ledger_epoch(net: &Network, index: u64, epoch: &crate::network::Epoch) -> Option<ledger::Epoch> {
+/// What the ledger has of an epoch; nothing before it is settled.
+pub fn ledger_epoch(net: &Network, index: u64, epoch: &crate::network::Epoch) -> Option<ledger::Epoch> {
     let settlement = epoch.settlement.as_ref()?;
     let rewards = settlement
         .rewards
@@ -148,13 +164,13 @@ fn running(net: &Network, exam: &Exam) -> Value {
         .iter()
         .zip(&exam.entries)
         .map(|(host, entry)| {
-            let accepted: usize = entry.books.values().map(|book| book.accepted().len()).sum();
+            let accepted: u64 = entry.books.values().map(crate::exam::book::Book::accepted).sum();
             json!({
                 "name": host.name,
                 "accepted": accepted,
                 "committed": entry.committed(),
                 "early_count": entry.early,
-                "votes": entry.votes,
+                "votes": crate::tally::votes(net, entry),
                 "preserved": entry.preserved,
             })
         })

@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use kernels::{nonces::Enumeration, scheme::Round};
 use network_simulator::{
     ledger::{
-        ArtifactLine, Commit, Exam, Host, Ledger, Model as LedgerModel, Node, StatTest, Vote,
+        ArtifactLine, Commit, Exam, Host, Ledger, Model as LedgerModel, Node, Physical, StatTest, Vote,
         files::{self, ArtifactsFile},
     },
     scenario::{self, Model},
@@ -110,6 +110,7 @@ pub fn keep(workshop: &Workshop, sat: &[Sat]) -> Result<()> {
         seed: 1,
         chain_id: "gonka-mutants-1".to_owned(),
         network_version: "v0.2.14".to_owned(),
+        physical: Physical::Delivered,
         parameters: json!({}),
         models,
         exams,
@@ -185,6 +186,7 @@ fn exam(index: i64, sat: &Sat, artifacts_file: &str) -> Exam {
             expected_weight: None,
             ratio_bp: 10_000,
             weight: made,
+            physically_available_weight: made,
             lost_ngonka: "0".to_owned(),
         }],
     }
