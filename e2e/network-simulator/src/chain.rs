@@ -1,7 +1,7 @@
 //! What happens on the chain with each block: exams open and close, commitments and votes get in, epochs are settled.
 
 use crate::{
-    confirmation, dapi,
+    confirmation, dapi, economy,
     event::{Command, Effect, Timer},
     exam::{
         Entry, Exam, ExamNode,
@@ -27,11 +27,15 @@ pub fn on_block(net: &mut Network) -> Vec<Effect> {
     let mut effects = due_steps(net);
     let lengths = *net.lengths();
     include_transactions(net);
+    economy::on_block(net);
     if let Some(stage_height) = confirmation::on_block(net) {
         effects.push(Effect::Survey { stage_height });
     }
     let epoch = net.latest_epoch();
     let stages = lengths.stages(epoch);
+    if epoch > 0 && height == stages.set_new_validators {
+        economy::on_epoch(net);
+    }
     if epoch > 0 && height == stages.poc_start {
         dapi::claims::make_seeds(net, epoch);
         preserved::pick(net, height);

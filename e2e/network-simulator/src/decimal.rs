@@ -27,6 +27,13 @@ impl Decimal {
         (product / divisor).min(i128::from(u64::MAX)) as u64
     }
 
+    /// Largest whole number not above `count / self`; nothing when this is not above zero.
+    pub fn quotient_of(self, count: u64) -> Option<u64> {
+        let divisor = u128::try_from(self.value).ok().filter(|value| *value > 0)?;
+        let multiple = u128::from(count) * 10_u128.pow(self.exponent.unsigned_abs().min(18));
+        Some((multiple / divisor).min(u128::from(u64::MAX)) as u64)
+    }
+
     /// In basis points, rounded down.
     pub fn basis_points(self) -> u64 {
         self.floor_of(10_000)

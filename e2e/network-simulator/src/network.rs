@@ -4,6 +4,7 @@
 use crate::{
     blocks::{Block, Blocks},
     dapi::{self, Dapi},
+    economy::{Account, deposit::Deposit},
     event::Command,
     exam::{Exam, book::Proof, window::Window},
     faults::Faults,
@@ -36,6 +37,7 @@ pub struct Host {
     pub early_misses: u32,
     /// Spendable ngonka.
     pub balance: u64,
+    pub account: Account,
     /// Blocks that it waits after a claim window opens.
     pub claim_wait: i64,
     /// How it votes in place of what its conduct says.
@@ -377,6 +379,11 @@ fn hosts(scenario: &Scenario) -> Vec<Host> {
                 conduct,
                 early_misses: 0,
                 balance: 2_000_000_000,
+                account: Account {
+                    deposit: Deposit(section.collateral),
+                    choices: section.choices.clone(),
+                    ..Account::default()
+                },
             });
         }
     }

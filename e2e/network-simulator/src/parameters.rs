@@ -3,7 +3,11 @@
 //! They are kept in the form the chain's REST shows (whole numbers as strings, decimals as value and exponent); the
 //! numbers that decide something here are read out of that once.
 
-use crate::{decimal::Decimal, stages::Lengths};
+use crate::{
+    decimal::Decimal,
+    economy::{deposit, participation, service},
+    stages::Lengths,
+};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -23,6 +27,11 @@ pub struct Parameters {
     pub expected_confirmations_per_epoch: u64,
     /// Blocks before and after an upgrade in which no confirmation is announced.
     pub upgrade_protection_window: i64,
+    pub deposit: deposit::Rule,
+    pub participation: participation::Rule,
+    pub service: service::Rule,
+    /// Epochs over which a claimed reward is paid; 0 = at once.
+    pub reward_vesting_period: u64,
     pub initial_epoch_reward: u64,
     pub decay_rate: Decimal,
     pub genesis_epoch: u64,
@@ -83,6 +92,9 @@ impl Parameters {
             json: &json,
             name: "bitcoin_reward_params",
         };
+        let group = |name: &'static str| Group { json: &json, name };
+        let (collateral, delegation) = (group("collateral_params"), group("delegation_params"));
+        let (validation, tokenomics) = (group("validation_params"), group("tokenomics_params"));
         let lengths = Lengths {
             epoch_length: epoch.int("epoch_length")?,
             epoch_shift: epoch.int("epoch_shift")?,
@@ -103,6 +115,23 @@ impl Parameters {
             alpha_threshold: confirmation.decimal("alpha_threshold")?,
             expected_confirmations_per_epoch: confirmation.natural("expected_confirmations_per_epoch")?,
             upgrade_protection_window: confirmation.int("upgrade_protection_window")?,
+            deposit: deposit::Rule {
+                base_weight_ratio: collateral.decimal("base_weight_ratio")?,
+                per_weight_unit: collateral.decimal("collateral_per_weight_unit")?,
+                grace_period_end_epoch: collateral.natural("grace_period_end_epoch")?,
+                slash_downtime_permille: collateral.decimal("slash_fraction_downtime")?.floor_of(1000),
+            },
+            participation: participation::Rule {
+                delegation_share: delegation.decimal("delegation_share")?,
+                refusal_penalty: delegation.decimal("refusal_penalty")?,
+                no_participation_penalty: delegation.decimal("no_participation_penalty")?,
+            },
+            service: service::Rule {
+                good: validation.decimal("downtime_good_percentage")?,
+                bad: validation.decimal("downtime_bad_percentage")?,
+                threshold: validation.decimal("downtime_h_threshold")?,
+            },
+            reward_vesting_period: tokenomics.natural("reward_vesting_period")?,
             initial_epoch_reward: reward.natural("initial_epoch_reward")?,
             decay_rate: reward.decimal("decay_rate")?,
             genesis_epoch: reward.natural("genesis_epoch")?,

@@ -7,7 +7,7 @@ mod check;
 pub mod expect;
 pub mod verb;
 
-use crate::{identity, parameters::Parameters, release::Version};
+use crate::{economy::participation::Choice, identity, parameters::Parameters, release::Version};
 use at::At;
 use expect::Expectation;
 use kernels::decoder::{Dtype, Recipe};
@@ -156,6 +156,11 @@ pub struct HostSection {
     /// How long one of our nodes loads its model where it is only simulated; a twentieth of the real time unless given.
     pub load_millis: Option<u64>,
     pub model: Option<String>,
+    /// Ngonka deposited; as much as is ever asked for unless given.
+    pub collateral: Option<u64>,
+    /// Per model id that it does not serve: delegate, refuse, or nothing.
+    #[serde(default)]
+    pub choices: BTreeMap<String, Choice>,
     #[serde(default)]
     pub votes: Voting,
     #[serde(default)]

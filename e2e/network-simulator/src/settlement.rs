@@ -43,13 +43,13 @@ pub fn share(total_ngonka: u64, weight: u64, total_weight: u64) -> u64 {
         .unwrap_or(0) as u64
 }
 
-/// Weight and reward per host. What confirmations took away is not given to others.
+/// Weight and reward per host, of `whole` weight in all. What confirmations, cover and penalties took away is not given to others.
 pub fn settle<K: Ord + Clone>(
     total_ngonka: u64,
+    whole: u64,
     standings: &BTreeMap<K, Standing>,
     alpha_bp: u64,
 ) -> BTreeMap<K, (u64, u64)> {
-    let whole: u64 = standings.values().map(|standing| standing.weight).sum();
     standings
         .iter()
         .map(|(host, standing)| {
@@ -84,7 +84,7 @@ mod tests {
         let standings: BTreeMap<String, Standing> = [("a", 97), ("b", 31), ("c", 11)]
             .map(|(name, weight)| (name.to_owned(), full(weight)))
             .into();
-        let rewards = settle(285_000_000_000_000, &standings, 5000);
+        let rewards = settle(285_000_000_000_000, 139, &standings, 5000);
         let sum: u64 = rewards.values().map(|(_, reward)| reward).sum();
         assert!(sum <= 285_000_000_000_000 && sum > 285_000_000_000_000 - 3, "{sum}");
     }
@@ -115,11 +115,11 @@ mod tests {
             ),
         ]
         .into();
-        let rewards = settle(1000, &standings, 5000);
+        let rewards = settle(1000, 400, &standings, 5000);
         assert_eq!(rewards["a"], (0, 0));
         assert_eq!(rewards["b"], (75, 187));
         assert_eq!(rewards["c"], (200, 500));
-        assert!(settle(1000, &BTreeMap::<String, Standing>::new(), 5000).is_empty());
+        assert!(settle(1000, 0, &BTreeMap::<String, Standing>::new(), 5000).is_empty());
     }
 
     #[test]

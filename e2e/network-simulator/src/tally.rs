@@ -4,6 +4,7 @@ pub mod record;
 
 use crate::{
     early::{self, Share},
+    economy,
     exam::{
         Entry, Exam, ExamNode,
         book::{Book, Counts, Proof},
@@ -290,15 +291,29 @@ fn confirmation(net: &mut Network, exam: &Exam) -> Vec<Outcome> {
 fn settle(net: &mut Network, index: u64) {
     let alpha_bp = net.scenario.parameters.alpha_threshold.basis_points();
     let (height, reward) = (net.height(), reward_of(net, index));
-    let Some(epoch) = net.epochs.get_mut(&index).filter(|epoch| !epoch.seats.is_empty()) else {
+    let Some(epoch) = net.epochs.get(&index).filter(|epoch| !epoch.seats.is_empty()) else {
         return;
     };
-    let standing = |seat: &Seat| Standing {
-        weight: seat.weight,
-        ratio_bp: seat.ratio_bp,
+    let whole: u64 = epoch.seats.values().map(|seat| seat.weight).sum();
+    let confirmed: Vec<(usize, Standing)> = epoch
+        .seats
+        .iter()
+        .map(|(host, seat)| {
+            let standing = Standing {
+                weight: seat.weight,
+                ratio_bp: seat.ratio_bp,
+            };
+            (*host, standing)
+        })
+        .collect();
+    let standings: BTreeMap<usize, Standing> = confirmed
+        .into_iter()
+        .map(|(host, standing)| (host, economy::standing(net, host, index, standing)))
+        .collect();
+    let Some(epoch) = net.epochs.get_mut(&index) else {
+        return;
     };
-    let standings: BTreeMap<usize, Standing> = epoch.seats.iter().map(|(host, seat)| (*host, standing(seat))).collect();
-    let rewards = settlement::settle(reward, &standings, alpha_bp)
+    let rewards = settlement::settle(reward, whole, &standings, alpha_bp)
         .into_iter()
         .map(|(host, (weight, ngonka))| {
             (
@@ -314,7 +329,7 @@ fn settle(net: &mut Network, index: u64) {
     epoch.settlement = Some(Settlement {
         height,
         total_ngonka: reward,
-        total_weight: standings.values().map(|standing| standing.weight).sum(),
+        total_weight: whole,
         rewards,
     });
 }

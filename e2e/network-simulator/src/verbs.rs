@@ -39,9 +39,14 @@ pub fn apply(net: &mut Network, command: &Command) -> Result<Vec<Effect>, String
             upgrade::propose(net, arguments)?;
             Vec::new()
         }
-        Verb::VoteInvalid | Verb::Vote | Verb::PartialStart | Verb::LoseDatabase => {
-            hosts::apply(net, *verb, arguments)?
-        }
+        Verb::VoteInvalid
+        | Verb::Vote
+        | Verb::PartialStart
+        | Verb::LoseDatabase
+        | Verb::Report
+        | Verb::MissBlocks
+        | Verb::Unjail
+        | Verb::Deposit => hosts::apply(net, *verb, arguments)?,
         Verb::Weight if hosts::find(net, arguments).is_ok() => hosts::apply(net, *verb, arguments)?,
         _ => match target(net, &arguments.target)? {
             Target::Chain => on_chain(net, *verb, arguments)?,

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod control;
 pub mod dapi;
+pub mod rest_account;
 pub mod rest_cosmos;
 pub mod rest_epoch;
 pub mod rest_exam;

@@ -4,7 +4,7 @@
 //! claimed in the next one with that seed, after a wait that follows from the host's address.
 
 use super::Seed;
-use crate::{identity, network::Network};
+use crate::{economy, identity, network::Network};
 
 /// Most blocks that DAPI waits after the claim window opens, of 15,391 in a real epoch.
 const REAL_WAIT: i64 = 500;
@@ -97,7 +97,7 @@ pub fn claim(net: &mut Network, index: usize, epoch: u64, height: i64) -> bool {
     };
     reward.claimed_height = height;
     let ngonka = reward.ngonka;
-    net.hosts[index].balance = net.hosts[index].balance.saturating_add(ngonka);
+    economy::pay(net, index, ngonka);
     if index == net.ours
         && let Some(seed) = net.dapi.seeds.get_mut(&epoch)
     {

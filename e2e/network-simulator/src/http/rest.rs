@@ -5,7 +5,9 @@ use super::{Content, Inbound, Outbound, percent_decode};
 use crate::{
     driver::Shared,
     faults::Port,
-    views::{View, rest_cosmos as cosmos, rest_epoch as epoch, rest_exam as exam, rest_host as host},
+    views::{
+        View, rest_account as account, rest_cosmos as cosmos, rest_epoch as epoch, rest_exam as exam, rest_host as host,
+    },
 };
 use serde_json::{Value, json};
 
@@ -72,6 +74,12 @@ fn route(view: &View, segments: &[&str], inbound: &Inbound) -> Found {
             [name, height, address] => with_two(view, name, height, address),
             _ => Found::NoRoute,
         },
+        [
+            "productscience",
+            "inference",
+            module @ ("collateral" | "streamvesting"),
+            rest @ ..,
+        ] => of_account(view, module, rest),
         ["cosmos", rest @ ..] => of_sdk(view, rest, inbound),
         _ => Found::NoRoute,
     }
@@ -163,6 +171,29 @@ fn of_model(view: &View, name: &str, height: &str, (address, model): (&str, &str
     }
 }
 
+fn of_account(view: &View, module: &str, segments: &[&str]) -> Found {
+    let by_host = |address: &str, look: &dyn Fn(usize) -> Found| match view.net.host_index(address) {
+        Some(index) => look(index),
+        None => Found::Missing("not found".to_owned()),
+    };
+    match (module, segments) {
+        ("collateral", ["params"]) => Found::Body(account::collateral_params()),
+        ("collateral", ["collateral", address]) => by_host(address, &|host| match account::collateral(view, host) {
+            Some(body) => Found::Body(body),
+            None => Found::Missing(format!("collateral not found for participant {address}")),
+        }),
+        ("collateral", ["unbonding", _]) => Found::Body(json!({"unbondings": []})),
+        ("streamvesting", ["params"]) => Found::Body(account::vesting_params()),
+        ("streamvesting", ["total_vesting", address]) => {
+            by_host(address, &|host| Found::Body(account::total_vesting(view, host)))
+        }
+        ("streamvesting", ["vesting_schedule", address]) => {
+            by_host(address, &|host| Found::Body(account::vesting_schedule(view, host)))
+        }
+        _ => Found::NoRoute,
+    }
+}
+
 fn of_sdk(view: &View, segments: &[&str], inbound: &Inbound) -> Found {
     match segments {
         ["upgrade", "v1beta1", "current_plan"] => Found::Body(cosmos::current_plan(view)),
@@ -180,6 +211,8 @@ fn of_sdk(view: &View, segments: &[&str], inbound: &Inbound) -> Found {
         },
         ["feegrant", "v1beta1", "issued", granter] => Found::Body(cosmos::allowances_issued(view, granter)),
         ["authz", "v1beta1", "grants", "granter", granter] => Found::Body(cosmos::authz_grants(view, granter)),
+        ["slashing", "v1beta1", "params"] => Found::Body(account::slashing_params()),
+        ["slashing", "v1beta1", "signing_infos"] => Found::Body(account::signing_infos(view)),
         ["gov", "v1", "proposals"] => Found::Body(
             view.net
                 .upgrades

@@ -42,6 +42,14 @@ pub enum Verb {
     VoteInvalid,
     /// Propose an upgrade at `height`, voted on for `blocks` (ten unless given); the chain stands there for `ms` (three blocks).
     ProposeUpgrade,
+    /// Report on the target host's service: requests `served`, `missed`, `invalid`.
+    Report,
+    /// Let the target host sign no block.
+    MissBlocks,
+    /// Have the target host's cold key unjail it.
+    Unjail,
+    /// Deposit `ngonka` in place of what the target host has deposited.
+    Deposit,
     /// Lose what the target's DAPI keeps on disk.
     LoseDatabase,
     /// Lose `percent` of the requests to the target.
@@ -96,6 +104,14 @@ pub struct Arguments {
     pub passes: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percent: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missed: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invalid: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ngonka: Option<u64>,
     /// Lets a confirmation start where the chain's own rule forbids it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub force: Option<bool>,
@@ -155,6 +171,7 @@ impl Arguments {
                 self.value.as_ref().is_some_and(Value::is_string),
                 "value: must be given, a text",
             ),
+            Verb::Deposit => needs(self.ngonka.is_some(), "ngonka: must be given"),
             Verb::Vote => needs(self.names_voting(), "value: must be given: honest, invalid or absent"),
             Verb::VoteInvalid => {
                 needs(
@@ -168,6 +185,9 @@ impl Arguments {
             | Verb::Stall
             | Verb::Fork
             | Verb::TriggerConfirmation
+            | Verb::Report
+            | Verb::MissBlocks
+            | Verb::Unjail
             | Verb::LoseDatabase => {}
         }
         if verb != Verb::TriggerConfirmation && self.target.is_empty() {

@@ -1,6 +1,7 @@
 //! What is done to hosts: how they vote, how fast they are, how many of their nodes start, what their DAPI forgets.
 
 use crate::{
+    economy::{self, deposit::Deposit},
     event::Effect,
     network::{Conduct, Network},
     scenario::{
@@ -36,6 +37,16 @@ pub(super) fn apply(net: &mut Network, verb: Verb, arguments: &Arguments) -> Res
             let percent = arguments.percent.unwrap_or_default();
             net.faults.partial_starts.insert(host, percent);
         }
+        Verb::Report => {
+            let counts = [arguments.served, arguments.missed, arguments.invalid];
+            economy::report(net, host, counts.map(Option::unwrap_or_default));
+        }
+        Verb::MissBlocks => net.hosts[host].account.signing.away = true,
+        Verb::Unjail => {
+            let now_ms = net.now_ms;
+            net.hosts[host].account.signing.unjail(now_ms)?;
+        }
+        Verb::Deposit => net.hosts[host].account.deposit = Deposit(arguments.ngonka),
         _ => return Err(format!("{verb} does not work on a host")),
     }
     Ok(Vec::new())
@@ -49,6 +60,7 @@ pub(super) fn undo(net: &mut Network, verb: Verb, arguments: &Arguments) -> bool
     match verb {
         Verb::Weight => net.hosts[host].speed_percent = 100,
         Verb::Vote => net.hosts[host].votes = None,
+        Verb::MissBlocks => net.hosts[host].account.signing.away = false,
         Verb::VoteInvalid => {
             net.faults.vote_invalid.remove(&host);
         }

@@ -72,6 +72,10 @@ fn set(fault: &mut PortFault, verb: Verb, arguments: &Arguments, height: i64) {
         | Verb::Vote
         | Verb::PartialStart
         | Verb::ProposeUpgrade
+        | Verb::Report
+        | Verb::MissBlocks
+        | Verb::Unjail
+        | Verb::Deposit
         | Verb::LoseDatabase
         | Verb::Weight => {}
     }
@@ -113,6 +117,10 @@ fn clear(fault: &mut PortFault, verb: Verb, arguments: &Arguments) {
         | Verb::Vote
         | Verb::PartialStart
         | Verb::ProposeUpgrade
+        | Verb::Report
+        | Verb::MissBlocks
+        | Verb::Unjail
+        | Verb::Deposit
         | Verb::LoseDatabase
         | Verb::Weight => {}
     }

@@ -221,6 +221,16 @@ pub fn models_all(view: &View) -> Value {
     json!({"model": models, "pagination": {"next_key": null, "total": total}})
 }
 
+/// What excluded a host: its service, else a confirmation.
+fn reason(view: &View, host: usize) -> &'static str {
+    let rule = &view.net.scenario.parameters.service;
+    if view.net.hosts[host].account.service.is_inactive(rule) {
+        "downtime"
+    } else {
+        "failed_confirmation_poc"
+    }
+}
+
 pub fn excluded_participants(view: &View, index: u64) -> Value {
     let items: Vec<Value> = view
         .net
@@ -230,7 +240,7 @@ pub fn excluded_participants(view: &View, index: u64) -> Value {
                 json!({
                     "address": view.net.hosts[*host].address,
                     "epoch_index": index.to_string(),
-                    "reason": "failed_confirmation_poc",
+                    "reason": reason(view, *host),
                     "exclusion_block_height": height.to_string(),
                 })
             };

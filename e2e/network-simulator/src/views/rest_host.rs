@@ -38,6 +38,7 @@ fn row(view: &View, host: usize) -> Value {
         .map(|seat| ratio(seat.ratio_bp));
     let completed = net.epochs.values().filter(|epoch| epoch.settlement.is_some()).count();
     let address = &net.hosts[host].address;
+    let service = &net.hosts[host].account.service;
     json!({
         "index": address,
         "address": address,
@@ -53,13 +54,13 @@ fn row(view: &View, host: usize) -> Value {
         "worker_public_key": "",
         "epochs_completed": completed,
         "current_epoch_stats": {
-            "inference_count": "0",
-            "missed_requests": "0",
+            "inference_count": service.served.to_string(),
+            "missed_requests": service.missed.to_string(),
             "earned_coins": "0",
             "rewarded_coins": "0",
             "burned_coins": "0",
             "validated_inferences": "0",
-            "invalidated_inferences": "0",
+            "invalidated_inferences": service.invalid.to_string(),
             "invalidLLR": {"value": "0", "exponent": 0},
             "inactiveLLR": {"value": "0", "exponent": 0},
             "confirmationPoCRatio": ratio,

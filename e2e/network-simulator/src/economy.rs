@@ -1,0 +1,105 @@
+//! What a host owns, owes and is known for beside its proof: deposit, vesting, service record, signatures, choices. Each rule is a
+//! function of numbers in a module of its own; here they meet the network.
+
+pub mod deposit;
+pub mod participation;
+pub mod service;
+pub mod signing;
+pub mod vesting;
+
+use crate::{network::Network, settlement::Standing};
+use deposit::Deposit;
+use participation::Choice;
+use service::Service;
+use signing::Signing;
+use std::collections::{BTreeMap, BTreeSet};
+use vesting::Vesting;
+
+/// A host's books.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Account {
+    pub deposit: Deposit,
+    pub vesting: Vesting,
+    pub service: Service,
+    pub signing: Signing,
+    /// Per model id what it told the chain it does where it does not commit.
+    pub choices: BTreeMap<String, Choice>,
+}
+
+/// A block is made: who does not sign it is counted, and jailed for too many.
+pub fn on_block(net: &mut Network) {
+    let (height, now_ms) = (net.height(), net.now_ms);
+    for host in &mut net.hosts {
+        if host.account.signing.on_block(height, now_ms) {
+            host.account.deposit.slash_permille(signing::SLASH_PERMILLE);
+        }
+    }
+}
+
+/// The new validators rule: another epoch's part of what vests is free, and everybody's service is counted anew.
+pub fn on_epoch(net: &mut Network) {
+    for host in &mut net.hosts {
+        host.balance = host.balance.saturating_add(host.account.vesting.release());
+        host.account.service = Service::default();
+    }
+}
+
+/// Others report on a host's service. Enough evidence makes it inactive for the rest of the epoch, and costs a part of its deposit.
+pub fn report(net: &mut Network, host: usize, [served, missed, invalid]: [u64; 3]) {
+    let (height, epoch) = (net.height(), net.effective_epoch());
+    let parameters = &net.scenario.parameters;
+    let (rule, slash) = (parameters.service, parameters.deposit.slash_downtime_permille);
+    let account = &mut net.hosts[host].account;
+    let before = account.service.is_inactive(&rule);
+    account.service.count(served, missed, invalid);
+    if !before && account.service.is_inactive(&rule) {
+        account.deposit.slash_permille(slash);
+        net.epoch_mut(epoch).excluded.entry(host).or_insert(height);
+    }
+}
+
+/// A claim pays: at once, or in as many epochs as the chain says.
+pub fn pay(net: &mut Network, host: usize, ngonka: u64) {
+    let epochs = net.scenario.parameters.reward_vesting_period;
+    let host = &mut net.hosts[host];
+    if epochs == 0 {
+        host.balance = host.balance.saturating_add(ngonka);
+    } else {
+        host.account.vesting.add(ngonka, epochs);
+    }
+}
+
+/// What counts of a confirmed weight when the epoch is paid: nothing of an inactive host's, what is covered of anybody's, less the
+/// penalties.
+pub fn standing(net: &Network, host: usize, epoch: u64, confirmed: Standing) -> Standing {
+    let parameters = &net.scenario.parameters;
+    let account = &net.hosts[host].account;
+    if account.service.is_inactive(&parameters.service) {
+        return Standing { weight: 0, ..confirmed };
+    }
+    let weight = if epoch > parameters.deposit.grace_period_end_epoch {
+        account.deposit.counted(confirmed.weight, &parameters.deposit)
+    } else {
+        confirmed.weight
+    };
+    let committed: BTreeSet<&str> = seated_models(net, host, epoch);
+    let models = net.scenario.models.iter().map(|model| model.id.as_str());
+    let absent = models.filter(|model| !committed.contains(model));
+    let choices = absent.map(|model| account.choices.get(model).copied().unwrap_or_default());
+    let paid_bp = participation::paid_bp(choices, &parameters.participation);
+    Standing {
+        weight: (u128::from(weight) * u128::from(paid_bp) / 10_000) as u64,
+        ..confirmed
+    }
+}
+
+fn seated_models(net: &Network, host: usize, epoch: u64) -> BTreeSet<&str> {
+    let seat = net.epoch(epoch).and_then(|epoch| epoch.seats.get(&host));
+    seat.into_iter()
+        .flat_map(|seat| &seat.nodes)
+        .map(|node| node.model.as_str())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! The books of hosts in a running network.
+
+use crate::{
+    economy::signing,
+    event::Command,
+    network::Network,
+    scenario::verb::Verb,
+    testing::{self, SCENARIO},
+    verbs,
+};
+use serde_json::{Value, json};
+
+fn tell(net: &mut Network, verb: Verb, arguments: Value) -> Result<(), String> {
+    let arguments = serde_json::from_value(arguments).map_err(|error| error.to_string())?;
+    verbs::apply(net, &Command { verb, arguments }).map(drop)
+}
+
+/// Four hosts of equal weight in epoch 1, which is settled at the second Sprint's end.
+fn settled(change: impl Fn(&str) -> String, act: impl Fn(&mut Network)) -> Network {
+    let mut world = testing::World::new(testing::network_of(&change(SCENARIO)));
+    world.run_to(110);
+    act(world.net());
+    world.run_to(178);
+    world.net.take().expect("a network")
+}
+
+fn weights(net: &Network) -> Vec<u64> {
+    let settlement = net
+        .epoch(1)
+        .and_then(|epoch| epoch.settlement.as_ref())
+        .expect("settled");
+    (1..=3).map(|host| settlement.rewards[&host].weight).collect()
+}
+
+#[test]
+fn without_a_deposit_a_fifth_counts_once_the_grace_is_over() {
+    let poor = |text: &str| {
+        text.replace(
+            "nodes: 2, noncesPerSecond: 5}",
+            "nodes: 2, noncesPerSecond: 5, collateral: 0}",
+        )
+    };
+    let full = weights(&settled(str::to_owned, |_| {}));
+    assert_eq!(weights(&settled(poor, |_| {})), full, "nobody is asked yet");
+    let asked = |text: &str| {
+        poor(text).replace(
+            "epoch_length: 84",
+            "collateral_params.grace_period_end_epoch: 0, epoch_length: 84",
+        )
+    };
+    let fifth: Vec<u64> = full.iter().map(|weight| weight / 5).collect();
+    assert_eq!(weights(&settled(asked, |_| {})), fifth);
+    let topped_up = |net: &mut Network| {
+        tell(net, Verb::Deposit, json!({"target": "rival-2", "ngonka": 1_000_000})).expect("applies");
+    };
+    assert_eq!(weights(&settled(asked, topped_up)), [fifth[0], full[1], fifth[2]]);
+}
+
+#[test]
+fn whoever_misses_requests_is_inactive_loses_deposit_and_gets_nothing() {
+    let net = settled(str::to_owned, |net| {
+        tell(net, Verb::Deposit, json!({"target": "rival-1", "ngonka": 1000})).expect("applies");
+        tell(
+            net,
+            Verb::Report,
+            json!({"target": "rival-1", "served": 20, "missed": 12}),
+        )
+        .expect("applies");
+        tell(
+            net,
+            Verb::Report,
+            json!({"target": "rival-2", "served": 1000, "missed": 90}),
+        )
+        .expect("applies");
+    });
+    let weights = weights(&net);
+    assert!(weights[0] == 0 && weights[1] > 0, "{weights:?}");
+    assert_eq!(net.hosts[1].account.deposit.0, Some(900));
+    assert_eq!(
+        net.epoch(1).map(|epoch| epoch.excluded.clone()),
+        Some([(1, 110)].into())
+    );
+}
+
+#[test]
+fn models_that_are_not_served_cost_a_part_of_the_reward() {
+    let two = |text: &str| {
+        text.replace(
+            "hosts:",
+            "  - {id: other/tiny_llama_dense, recipe: tiny_llama_dense}\nhosts:",
+        )
+        .replace(
+            "models: [{id: gonka-fleet/tiny_qwen3_dense, recipe: tiny_qwen3_dense}]",
+            "models:\n  - {id: gonka-fleet/tiny_qwen3_dense, recipe: tiny_qwen3_dense}",
+        )
+    };
+    let refusing = |text: &str| {
+        two(text).replace(
+            "noncesPerSecond: 5}",
+            "noncesPerSecond: 5, choices: {other/tiny_llama_dense: refuse}}",
+        )
+    };
+    let (full, absent, refused) = (
+        weights(&settled(str::to_owned, |_| {})),
+        weights(&settled(two, |_| {})),
+        weights(&settled(refusing, |_| {})),
+    );
+    assert_eq!((absent[0], refused[0]), (full[0] * 85 / 100, full[0] * 90 / 100));
+}
+
+#[test]
+fn a_reward_vests_epoch_by_epoch() {
+    let vesting = |text: &str| {
+        text.replace("epochs: 2", "epochs: 4").replace(
+            "epoch_length: 84",
+            "tokenomics_params.reward_vesting_period: 180, epoch_length: 84",
+        )
+    };
+    let mut world = testing::World::new(testing::network_of(&vesting(SCENARIO)));
+    world.run_to(190);
+    let net = world.net();
+    let paid = net
+        .epoch(1)
+        .and_then(|epoch| epoch.settlement.as_ref())
+        .expect("settled")
+        .rewards[&1]
+        .ngonka;
+    let (balance, total) = (net.hosts[1].balance, net.hosts[1].account.vesting.total());
+    assert_eq!((balance, total), (2_000_000_000, paid), "nothing to spend yet");
+    world.run_to(265);
+    let host = &world.net().hosts[1];
+    assert!(host.balance >= 2_000_000_000 + paid / 180, "{}", host.balance);
+}
+
+#[test]
+fn a_signer_that_is_away_is_jailed_and_freed_by_its_cold_key() {
+    let mut net = testing::network();
+    tell(
+        &mut net,
+        Verb::MissBlocks,
+        json!({"target": "ours", "for": "60 blocks"}),
+    )
+    .expect("applies");
+    testing::run_to(&mut net, 52);
+    assert!(net.hosts[net.ours].account.signing.jailed);
+    let early = tell(&mut net, Verb::Unjail, json!({"target": "ours"}));
+    assert!(early.is_err_and(|why| why.contains("jailed for")));
+    net.now_ms += signing::JAIL_MS;
+    tell(&mut net, Verb::Unjail, json!({"target": "ours"})).expect("its time is over");
+    assert!(tell(&mut net, Verb::Unjail, json!({"target": "rival-1"})).is_err());
+}
