@@ -46,9 +46,7 @@ fn show(line: &str) {
 fn number_before(line: &str, word: &str) -> f64 {
     let before = line.split(word).next().unwrap_or_default();
     let number = before.rsplit(' ').next().unwrap_or_default();
-    number
-        .parse()
-        .unwrap_or_else(|_| panic!("no number before {word} in {line}"))
+    number.parse().expect(line)
 }
 
 #[tokio::test]
