@@ -8,7 +8,6 @@
 //! | [`counting`] | the outside unless somebody brings another: ML nodes that count |
 //! | [`record`], [`history`], [`facts`], [`summary`] | a whole run and what it leaves behind |
 //! | [`compare`] | whether two histories are the same |
-//! | [`unfit`] | what of a scenario needs sockets |
 
 pub mod compare;
 pub mod counting;
@@ -18,7 +17,6 @@ pub mod history;
 pub mod queue;
 pub mod record;
 pub mod summary;
-pub mod unfit;
 
 use crate::{
     blocks::Block,
