@@ -29,7 +29,7 @@ fn start(text: &str) -> (Driver, CountingNodes) {
 
 fn run(text: &str) -> Driver {
     let (mut driver, mut nodes) = start(text);
-    driver.run(&mut nodes);
+    assert!(driver.run(&mut nodes), "the scenario has an end");
     driver
 }
 
@@ -139,6 +139,17 @@ fn a_confirmation_is_held_against_what_was_there_when_it_was_announced() {
 }
 
 #[test]
+fn a_node_that_is_disabled_is_no_slot_from_the_next_epoch_on() {
+    let (mut driver, mut nodes) = start(DEVNET);
+    driver.step_until(BEGINNING_MS + 50 * 5000, &mut nodes);
+    driver.door().set_enabled("ours-1", false).expect("answers");
+    driver.run(&mut nodes);
+    let exams = driver.take_exams();
+    assert_eq!(physical(&sprint(&exams, 1).hosts[0]), [true; 4]);
+    assert_eq!(physical(&sprint(&exams, 2).hosts[0]), [true, false, true, true]);
+}
+
+#[test]
 fn a_node_left_on_inference_counts_with_what_it_carries_only() {
     let driver = run(&DEVNET.replace("preserve: false", "preserve: [ours-0, rival-1-3]"));
     let exams = &driver.net().record.exams;
@@ -218,9 +229,9 @@ fn a_chain_that_waits_for_ever_ends_the_recorded_run() {
         "{DEVNET}steps: [{{at: height 30, do: stop, target: chain}}]\n"
     ));
     let directory = tempfile::tempdir().expect("a directory");
-    let limit_ms = record::limit_ms(&driver.net().scenario);
-    let outcome = record::run(&mut driver, &mut nodes, directory.path(), DEVNET, limit_ms).expect("written");
+    let outcome = record::run(&mut driver, &mut nodes, directory.path(), DEVNET).expect("written");
     assert!(!outcome.over);
+    assert!(!driver.run(&mut nodes));
     assert_eq!(driver.net().height(), 30);
 }
 
@@ -228,7 +239,7 @@ fn a_chain_that_waits_for_ever_ends_the_recorded_run() {
 fn a_streamed_ledger_is_the_ledger() {
     let (mut driver, mut nodes) = start(DEVNET);
     let directory = tempfile::tempdir().expect("a directory");
-    record::run(&mut driver, &mut nodes, directory.path(), DEVNET, u64::MAX).expect("written");
+    record::run(&mut driver, &mut nodes, directory.path(), DEVNET).expect("written");
     let text = std::fs::read_to_string(directory.path().join(history::LEDGER)).expect("there");
     let streamed: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(streamed, json!(crate::views::control::ledger(run(DEVNET).net())));

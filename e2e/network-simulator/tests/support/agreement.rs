@@ -17,7 +17,7 @@ const APART: u64 = 25;
 pub fn in_virtual_time(text: &str) -> Ledger {
     let scenario = Arc::new(scenario::parse(text).expect("valid"));
     let (mut driver, mut nodes) = CountingNodes::registered(&scenario, BEGINNING_MS);
-    driver.run(&mut nodes);
+    assert!(driver.run(&mut nodes), "the scenario has an end");
     control::ledger(driver.net())
 }
 

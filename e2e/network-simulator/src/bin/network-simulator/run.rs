@@ -70,8 +70,7 @@ pub fn replay(args: &Replay) -> anyhow::Result<bool> {
 fn once(scenario: &Arc<Scenario>, started_ms: u64, text: &str, directory: &Path) -> anyhow::Result<Outcome> {
     let began = Instant::now();
     let (mut driver, mut nodes) = CountingNodes::registered(scenario, started_ms);
-    let limit_ms = record::limit_ms(scenario);
-    let outcome = record::run(&mut driver, &mut nodes, directory, text, limit_ms)?;
+    let outcome = record::run(&mut driver, &mut nodes, directory, text)?;
     let seconds = began.elapsed().as_secs_f64();
     let epochs = driver.net().latest_epoch();
     say(&format!(
