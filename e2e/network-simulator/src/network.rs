@@ -347,6 +347,13 @@ impl Network {
     }
 }
 
+/// Ids of our nodes where they are simulated.
+pub fn node_ids(scenario: &Scenario) -> Vec<String> {
+    let ours = scenario.hosts.iter().filter(|host| host.driver == DriverKind::External);
+    ours.flat_map(|host| (0..host.nodes).map(|index| format!("{}-{index}", host.name)))
+        .collect()
+}
+
 fn hosts(scenario: &Scenario) -> Vec<Host> {
     let mut hosts = Vec::new();
     for section in &scenario.hosts {

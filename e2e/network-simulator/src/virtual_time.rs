@@ -8,7 +8,6 @@
 //! | [`counting`] | the outside unless somebody brings another: ML nodes that count |
 //! | [`record`], [`history`], [`facts`], [`summary`] | a whole run and what it leaves behind |
 //! | [`compare`] | whether two histories are the same |
-//! | [`unfit`] | what of a scenario needs sockets |
 
 pub mod compare;
 pub mod counting;
@@ -18,7 +17,6 @@ pub mod history;
 pub mod queue;
 pub mod record;
 pub mod summary;
-pub mod unfit;
 
 use crate::{
     blocks::Block,
@@ -190,9 +188,22 @@ impl Driver {
         self.net.now_ms = self.net.now_ms.max(at_ms);
     }
 
-    /// Until the scenario is over, or stands still for ever: a chain that waits for a start nobody will say.
-    pub fn run(&mut self, outside: &mut dyn Outside) {
-        while !self.over && self.step(outside) {}
+    /// Until the scenario is over: true. False when it took twice the time it should: the chain waits for a start that
+    /// nobody will say.
+    pub fn run(&mut self, outside: &mut dyn Outside) -> bool {
+        while !self.over && self.next_ms().is_some_and(|next| next <= self.latest_end_ms()) {
+            self.step(outside);
+        }
+        self.over
+    }
+
+    /// When a scenario that is not over will never be: its last epoch twice over.
+    pub fn latest_end_ms(&self) -> u64 {
+        let network = &self.net.scenario.network;
+        let blocks = self.net.lengths().poc_start(network.epochs.saturating_add(2)).max(1) as u64 * 2;
+        self.net
+            .started_ms
+            .saturating_add(blocks.saturating_mul(network.block_millis))
     }
 
     /// The next thing that happens; false when nothing ever will.

@@ -13,7 +13,7 @@ use std::{
 
 /// Four times as much may take so many times as long; the square would be 16.
 const MOST_FOR_FOUR: f64 = 9.0;
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 5;
 
 fn scenario(epochs: u64, hosts: u32, nodes: u32) -> Arc<Scenario> {
     let text = format!(

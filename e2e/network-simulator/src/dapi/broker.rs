@@ -124,7 +124,7 @@ fn intended(net: &Network, node: &Node) -> (Status, PocStatus) {
 }
 
 /// A disabled node works until its epoch is over; one enabled during an epoch's exam joins afterwards.
-fn is_operational(net: &Network, node: &Node) -> bool {
+pub fn is_operational(net: &Network, node: &Node) -> bool {
     let latest = net.latest_epoch();
     if node.admin.enabled {
         latest > node.admin.epoch || net.exam.is_none() || is_confirmation(net)

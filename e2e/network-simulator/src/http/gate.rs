@@ -27,7 +27,8 @@ const PIECES_PER_SECOND: u64 = 10;
 
 /// Waits out a stall; an answer only when the port does not answer properly.
 pub async fn before(shared: &Shared, port: Port) -> Option<Response> {
-    if shared.change(|net| (net.loses(port), Vec::new())) {
+    let is_lossy = shared.read(|net| net.faults.port(port).lost_percent > 0);
+    if is_lossy && shared.change(|net| (net.loses(port), Vec::new())) {
         sleep(LOST).await;
         return Some(response(Outbound::text(503, "lost").with("connection", "close")));
     }

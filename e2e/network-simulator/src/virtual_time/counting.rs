@@ -11,7 +11,7 @@ use crate::{
         nodes::{Hardware, ModelArgs, NodeSpec},
     },
     event::{Answer, Call, Check, Command, Request, Start},
-    network::Network,
+    network::{Network, node_ids},
     scenario::{DriverKind, HostSection, Scenario, verb::Verb},
     truth::Unit,
 };
@@ -292,11 +292,9 @@ fn slots(scenario: &Scenario, host: &HostSection) -> Vec<Slot> {
         .map(|model| model.id.clone())
         .unwrap_or_default();
     let model = host.model.clone().unwrap_or(first);
-    (0..host.nodes)
-        .map(|index| {
-            let id = format!("{}-{index}", host.name);
-            Slot::ready(id, model.clone(), host)
-        })
+    node_ids(scenario)
+        .into_iter()
+        .map(|id| Slot::ready(id, model.clone(), host))
         .collect()
 }
 

@@ -7,10 +7,7 @@ use super::{
     history::{Error, History},
     summary::Summary,
 };
-use crate::{
-    ledger,
-    scenario::{Scenario, expect::Findings},
-};
+use crate::{ledger, scenario::expect::Findings};
 use std::path::Path;
 
 /// What a run came to.
@@ -22,24 +19,18 @@ pub struct Outcome {
     pub over: bool,
 }
 
-/// Runs a scenario to its end and writes its history. `limit_ms` is virtual time.
-pub fn run(
-    driver: &mut Driver,
-    outside: &mut dyn Outside,
-    directory: &Path,
-    scenario: &str,
-    limit_ms: u64,
-) -> Result<Outcome, Error> {
+/// Runs a scenario to its end and writes its history.
+pub fn run(driver: &mut Driver, outside: &mut dyn Outside, directory: &Path, scenario: &str) -> Result<Outcome, Error> {
     let mut history = History::begin(directory, driver, scenario)?;
     let mut outcome = Outcome {
         summary: Summary::default(),
         findings: Findings::new(&driver.net().scenario.expect),
         over: false,
     };
-    let started_ms = driver.net().started_ms;
-    let (mut hour_ms, mut saves) = (started_ms + HOUR_MS, 0);
+    let latest_ms = driver.latest_end_ms();
+    let (mut hour_ms, mut saves) = (driver.net().started_ms + HOUR_MS, 0);
     while !driver.is_over() {
-        let Some(next_ms) = driver.next_ms().filter(|next| next - started_ms <= limit_ms) else {
+        let Some(next_ms) = driver.next_ms().filter(|next| *next <= latest_ms) else {
             break;
         };
         while hour_ms < next_ms {
@@ -58,13 +49,6 @@ pub fn run(
     epochs(&settled, &mut history, &mut outcome)?;
     history.finish()?;
     Ok(outcome)
-}
-
-/// What a scenario without an end may take: its last epoch twice over.
-pub fn limit_ms(scenario: &Scenario) -> u64 {
-    let lengths = scenario.parameters.lengths;
-    let blocks = lengths.poc_start(scenario.network.epochs + 2).max(1) as u64 * 2;
-    blocks.saturating_mul(scenario.network.block_millis)
 }
 
 fn take(driver: &mut Driver, history: &mut History, outcome: &mut Outcome) -> Result<(), Error> {

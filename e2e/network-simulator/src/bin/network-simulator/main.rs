@@ -90,6 +90,15 @@ fn parse(text: &str, path: &Path) -> Result<Scenario, Wrong> {
     scenario::parse(text).map_err(|invalid| Wrong(invalid.0.into_iter().map(named).collect()))
 }
 
+/// Ends it here when a driver cannot do what a scenario asks for.
+fn refuse(problems: Vec<String>, path: &Path) -> Result<(), Wrong> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let named = problems.into_iter().map(|line| format!("{}: {line}", path.display()));
+    Err(Wrong(named.collect()))
+}
+
 /// Says which expectations hold, and whether all do.
 fn judge(scenario: &Scenario, findings: &Findings) -> anyhow::Result<bool> {
     let addresses: Vec<(String, String)> = scenario

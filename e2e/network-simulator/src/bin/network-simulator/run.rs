@@ -1,17 +1,17 @@
 //! Virtual time: once, or twice to compare.
 
-use crate::{Wrong, judge, parse, read_scenario, say};
+use crate::{judge, parse, read_scenario, refuse, say};
 use anyhow::Context as _;
 use network_simulator::{
     args::{Replay, Run},
     scenario::Scenario,
+    unfit,
     virtual_time::{
         BEGINNING_MS,
         compare::first_difference,
         counting::CountingNodes,
         history::{self, Start},
         record::{self, Outcome},
-        unfit,
     },
 };
 use std::{path::Path, sync::Arc, time::Instant};
@@ -21,7 +21,7 @@ pub fn run(args: &Run) -> anyhow::Result<bool> {
     let (mut scenario, text) = read_scenario(&args.scenario)?;
     scenario.network.seed = args.seed.unwrap_or(scenario.network.seed);
     scenario.network.epochs = args.epochs.unwrap_or(scenario.network.epochs);
-    refuse_unfit(&scenario, &args.scenario)?;
+    refuse(unfit::in_virtual_time(&scenario), &args.scenario)?;
     let scenario = Arc::new(scenario);
     let outcome = once(&scenario, BEGINNING_MS, &text, &args.ledger)?;
     say(outcome.summary.table().trim_end())?;
@@ -51,7 +51,7 @@ pub fn replay(args: &Replay) -> anyhow::Result<bool> {
     let mut scenario = parse(&text, &args.history)?;
     scenario.network.seed = args.seed.unwrap_or(start.seed);
     scenario.network.epochs = start.epochs;
-    refuse_unfit(&scenario, &args.history)?;
+    refuse(unfit::in_virtual_time(&scenario), &args.history)?;
     let scenario = Arc::new(scenario);
     if !args.history.is_dir() {
         once(&scenario, start.started_ms, &text, one)?;
@@ -67,20 +67,10 @@ pub fn replay(args: &Replay) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-fn refuse_unfit(scenario: &Scenario, path: &Path) -> Result<(), Wrong> {
-    let problems = unfit::problems(scenario);
-    if problems.is_empty() {
-        return Ok(());
-    }
-    let named = problems.into_iter().map(|line| format!("{}: {line}", path.display()));
-    Err(Wrong(named.collect()))
-}
-
 fn once(scenario: &Arc<Scenario>, started_ms: u64, text: &str, directory: &Path) -> anyhow::Result<Outcome> {
     let began = Instant::now();
     let (mut driver, mut nodes) = CountingNodes::registered(scenario, started_ms);
-    let limit_ms = record::limit_ms(scenario);
-    let outcome = record::run(&mut driver, &mut nodes, directory, text, limit_ms)?;
+    let outcome = record::run(&mut driver, &mut nodes, directory, text)?;
     let seconds = began.elapsed().as_secs_f64();
     let epochs = driver.net().latest_epoch();
     say(&format!(

@@ -1,6 +1,6 @@
 //! Real time. Standard output carries the ports and the expectations, and nothing else.
 
-use crate::{judge, read_scenario, say};
+use crate::{judge, read_scenario, refuse, say};
 use anyhow::Context as _;
 use network_simulator::{
     args::Serve,
@@ -10,11 +10,13 @@ use network_simulator::{
     },
     ledger::Ledger,
     scenario::expect::Findings,
+    unfit,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
 pub async fn serve(args: &Serve) -> anyhow::Result<bool> {
     let (scenario, _) = read_scenario(&args.scenario)?;
+    refuse(unfit::in_real_time(&scenario), &args.scenario)?;
     let ports = if args.ephemeral_ports {
         Choice::Ephemeral
     } else {
