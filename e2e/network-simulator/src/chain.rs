@@ -1,7 +1,8 @@
 //! What happens on the chain with each block: exams open and close, commitments and votes get in, epochs are settled.
 
 use crate::{
-    confirmation, dapi, economy,
+    confirmation, dapi,
+    economy::{self, Fee},
     event::{Command, Effect, Timer},
     exam::{
         Entry, Exam, ExamNode,
@@ -105,6 +106,27 @@ fn include_transactions(net: &mut Network) {
     }
     if height == exam.window.last_commit {
         exam.exchange_ended_ms = net.now_ms;
+        distribute(net);
+    }
+}
+
+/// With the last commitment our host says how its count is spread over its nodes: one transaction for each model.
+fn distribute(net: &mut Network) {
+    let ours = net.ours;
+    let committed = |exam: &Exam| {
+        let books = exam.entries[ours].books.iter();
+        books
+            .filter(|(_, book)| book.committed() > 0)
+            .map(|(model, _)| model.clone())
+            .collect()
+    };
+    let models: Vec<String> = net.exam.as_ref().map(committed).unwrap_or_default();
+    for model in models {
+        if !net.transacts(Fee::Duty)
+            && let Some(exam) = &mut net.exam
+        {
+            exam.entries[ours].undistributed.insert(model);
+        }
     }
 }
 

@@ -148,8 +148,6 @@ pub struct Dapi {
     /// Start of the callback URLs given to ML nodes.
     pub callback_base: String,
     pub public_url: String,
-    /// Without it every transaction is refused, and only the setup report shows it.
-    pub feegrant: bool,
     pub up: bool,
     /// In order of registration, which is that of their numbers.
     pub nodes: Vec<Node>,
@@ -173,7 +171,6 @@ impl Dapi {
             timing: Timing::of(scenario),
             callback_base: scenario.dapi.callback_url.clone().unwrap_or_default(),
             public_url: scenario.dapi.public_url.clone().unwrap_or_default(),
-            feegrant: scenario.dapi.feegrant.unwrap_or(true),
             up: true,
             nodes: Vec::new(),
             places: BTreeMap::new(),
@@ -227,11 +224,6 @@ impl Dapi {
     /// In start requests: the highest number ever given, plus one.
     pub fn node_count(&self) -> u32 {
         self.highest_num + 1
-    }
-
-    /// Whether transactions reach the chain.
-    pub fn can_transact(&self) -> bool {
-        self.up && self.feegrant
     }
 
     /// A stop of the process: what is in memory is gone, what is on disk is read again. Nodes get numbers anew in their

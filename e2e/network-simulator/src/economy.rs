@@ -1,6 +1,7 @@
-//! What a host owns, owes and is known for beside its proof: deposit, vesting, service record, signatures, choices. Each rule is a
+//! What a host owns, owes and is known for beside its proof: deposit, vesting, fees, service record, signatures, choices. Each rule is a
 //! function of numbers in a module of its own; here they meet the network.
 
+pub mod allowance;
 pub mod deposit;
 pub mod participation;
 pub mod service;
@@ -8,6 +9,7 @@ pub mod signing;
 pub mod vesting;
 
 use crate::{network::Network, settlement::Standing};
+use allowance::Allowance;
 use deposit::Deposit;
 use participation::Choice;
 use service::Service;
@@ -20,10 +22,45 @@ use vesting::Vesting;
 pub struct Account {
     pub deposit: Deposit,
     pub vesting: Vesting,
+    /// What the warm key may spend on fees; nothing when it was never granted or is taken back.
+    pub allowance: Option<Allowance>,
     pub service: Service,
     pub signing: Signing,
     /// Per model id what it told the chain it does where it does not commit.
     pub choices: BTreeMap<String, Choice>,
+}
+
+/// A transaction of our host that costs something or nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fee {
+    /// A commitment.
+    Commit,
+    /// What the network asks of everybody: weight distributions and votes.
+    Duty,
+    /// Seeds and claims.
+    Free,
+}
+
+impl Network {
+    /// A host's fee allowance, while it is in force.
+    pub fn allowance(&self, host: usize) -> Option<Allowance> {
+        let allowance = self.hosts[host].account.allowance;
+        allowance.filter(|allowance| allowance.is_in_force(self.now_ms))
+    }
+
+    /// Sends a transaction of our host: false when DAPI is down or nobody pays, and then it does not exist.
+    pub fn transacts(&mut self, fee: Fee) -> bool {
+        let dapi = &self.scenario.dapi;
+        let fee = match fee {
+            Fee::Duty if dapi.duties_free => 0,
+            Fee::Commit | Fee::Duty => dapi.fee_ngonka,
+            Fee::Free => 0,
+        };
+        let (ours, now_ms) = (self.ours, self.now_ms);
+        let host = &mut self.hosts[ours];
+        let allowance = host.account.allowance.as_mut();
+        self.dapi.up && allowance.is_some_and(|allowance| allowance.pay(&mut host.balance, fee, now_ms))
+    }
 }
 
 /// A block is made: who does not sign it is counted, and jailed for too many.

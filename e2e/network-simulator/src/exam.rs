@@ -45,6 +45,8 @@ pub struct Entry {
     pub nodes: Vec<ExamNode>,
     /// Artifacts and commitments per model.
     pub books: BTreeMap<String, Book>,
+    /// Models whose weight distribution was sent and refused: nobody paid.
+    pub undistributed: BTreeSet<String>,
     /// What the photo showed; nothing before it was taken.
     pub early: Option<u64>,
     /// Votes of others on this host.

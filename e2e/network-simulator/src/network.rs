@@ -4,7 +4,11 @@
 use crate::{
     blocks::{Block, Blocks},
     dapi::{self, Dapi},
-    economy::{Account, deposit::Deposit},
+    economy::{
+        Account,
+        allowance::{self, Allowance},
+        deposit::Deposit,
+    },
     event::Command,
     exam::{Exam, book::Proof, window::Window},
     faults::Faults,
@@ -188,7 +192,7 @@ impl Network {
     /// # Panics
     /// When the scenario has no external host, which [`crate::scenario::parse`] refuses.
     pub fn new(scenario: Arc<Scenario>, started_ms: u64) -> Self {
-        let hosts = hosts(&scenario);
+        let hosts = hosts(&scenario, started_ms);
         let ours = hosts
             .iter()
             .position(|host| host.conduct == Conduct::External)
@@ -354,7 +358,19 @@ pub fn node_ids(scenario: &Scenario) -> Vec<String> {
         .collect()
 }
 
-fn hosts(scenario: &Scenario) -> Vec<Host> {
+/// The fee allowance that a host begins with; only ours may have another than the usual one.
+fn allowance(scenario: &Scenario, driver: DriverKind, started_ms: u64) -> Option<Allowance> {
+    let (given, ngonka) = match driver {
+        DriverKind::External => (
+            scenario.dapi.feegrant.unwrap_or(true),
+            scenario.dapi.allowance_ngonka.unwrap_or(allowance::USUAL_NGONKA),
+        ),
+        DriverKind::Simulated => (true, allowance::USUAL_NGONKA),
+    };
+    Allowance::granted(ngonka, started_ms, allowance::USUAL_MS).filter(|_| given)
+}
+
+fn hosts(scenario: &Scenario, started_ms: u64) -> Vec<Host> {
     let mut hosts = Vec::new();
     for section in &scenario.hosts {
         let model = section
@@ -389,6 +405,7 @@ fn hosts(scenario: &Scenario) -> Vec<Host> {
                 account: Account {
                     deposit: Deposit(section.collateral),
                     choices: section.choices.clone(),
+                    allowance: allowance(scenario, section.driver, started_ms),
                     ..Account::default()
                 },
             });

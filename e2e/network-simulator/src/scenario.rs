@@ -215,7 +215,14 @@ pub struct DapiSection {
     /// Base of the callback URL when it is not this program's own address.
     pub callback_url: Option<String>,
     pub public_url: Option<String>,
+    /// Without it every transaction is refused, and only the setup report shows it.
     pub feegrant: Option<bool>,
+    /// What the cold key lets the warm one spend on fees.
+    pub allowance_ngonka: Option<u64>,
+    /// What a transaction costs.
+    pub fee_ngonka: u64,
+    /// Weight distributions and votes cost nothing.
+    pub duties_free: bool,
 }
 
 #[derive(Debug, Clone)]

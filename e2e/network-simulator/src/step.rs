@@ -4,8 +4,9 @@
 use crate::{
     chain,
     dapi::{job, validation},
+    economy::Fee,
     event::{Effect, Event, Origin, Timer},
-    exam::Judgement,
+    exam::{Judgement, book::Book},
     network::Network,
     rivals,
     truth::Survey,
@@ -70,7 +71,7 @@ pub fn step(net: &mut Network, now_ms: u64, event: Event) -> Vec<Effect> {
 /// Every host sends a commitment to what it has, while a block may still take it.
 fn on_commit_interval(net: &mut Network, exam_id: u64) -> Vec<Effect> {
     let height = net.height();
-    let (ours, can_transact) = (net.ours, net.dapi.can_transact());
+    let ours = net.ours;
     let interval = net.dapi.timing.commit_interval_ms;
     let Some(exam) = net
         .exam
@@ -79,9 +80,19 @@ fn on_commit_interval(net: &mut Network, exam_id: u64) -> Vec<Effect> {
     else {
         return Vec::new();
     };
-    for (index, entry) in exam.entries.iter_mut().enumerate() {
-        if index != ours || can_transact {
-            entry.books.values_mut().for_each(crate::exam::book::Book::submit);
+    for (_, entry) in exam.entries.iter_mut().enumerate().filter(|(index, _)| *index != ours) {
+        entry.books.values_mut().for_each(Book::submit);
+    }
+    let news = exam.entries[ours].books.iter().filter(|(_, book)| book.has_news());
+    let models: Vec<String> = news.map(|(model, _)| model.clone()).collect();
+    for model in models {
+        if net.transacts(Fee::Commit)
+            && let Some(book) = net
+                .exam
+                .as_mut()
+                .and_then(|exam| exam.entries[ours].books.get_mut(&model))
+        {
+            book.submit();
         }
     }
     vec![Effect::After {

@@ -22,6 +22,7 @@ hosts:
   - {name: ours, driver: external, nodes: 4, noncesPerSecond: 10, noisePermille: 20, loadMillis: 60000}
   - {name: rival, count: 3, driver: simulated, nodes: 4, noncesPerSecond: 10, noisePermille: 20}
 exams: {confirmationPerEpoch: 2, preserve: true}
+dapi: {feeNgonka: 10, allowanceNgonka: 5000}
 steps:
 ";
 
@@ -62,7 +63,7 @@ fn step(dice: &mut Dice) -> String {
         _ => format!(", for: {} blocks", 1 + dice.below(60)),
     };
     let percent = dice.below(101);
-    let what = match dice.below(10) {
+    let what = match dice.below(11) {
         0 => format!(
             "{}, target: {}{lasting}",
             dice.of(&["stop", "stall", "restart", "start"]),
@@ -97,6 +98,10 @@ fn step(dice: &mut Dice) -> String {
             1 + dice.below(200)
         ),
         8 => format!("burst, target: chain, blocks: {}", 1 + dice.below(20)),
+        9 => format!(
+            "grant, target: ours, ngonka: {}{lasting}",
+            [0, 1_000, 1_000_000_000][dice.below(3) as usize]
+        ),
         _ => dice
             .of(&["triggerConfirmation, force: true", "loseDatabase, target: dapi"])
             .to_owned(),

@@ -4,7 +4,11 @@
 //! claimed in the next one with that seed, after a wait that follows from the host's address.
 
 use super::Seed;
-use crate::{economy, identity, network::Network};
+use crate::{
+    economy::{self, Fee},
+    identity,
+    network::Network,
+};
 
 /// Most blocks that DAPI waits after the claim window opens, of 15,391 in a real epoch.
 const REAL_WAIT: i64 = 500;
@@ -13,7 +17,7 @@ const REAL_EPOCH: i64 = 15_391;
 /// A Sprint has begun: every host that can sends the seed of its epoch.
 pub fn make_seeds(net: &mut Network, epoch: u64) {
     let ours = net.ours;
-    let can = net.dapi.can_transact();
+    let can = net.transacts(Fee::Free);
     let made: Vec<usize> = (0..net.hosts.len()).filter(|index| *index != ours || can).collect();
     if net.dapi.up {
         let address = net.hosts[ours].address.clone();
@@ -60,11 +64,10 @@ pub fn on_block(net: &mut Network) -> bool {
     }
     let due: Vec<usize> = (0..net.hosts.len())
         .filter(|index| height > opens + net.hosts[*index].claim_wait)
-        .filter(|index| can_claim(net, *index, settled))
         .collect();
     let mut any = false;
     for index in due {
-        any |= claim(net, index, settled, height);
+        any |= can_claim(net, index, settled) && claim(net, index, settled, height);
     }
     any
 }
@@ -78,9 +81,9 @@ fn is_owed(net: &Network, epoch: u64) -> bool {
     })
 }
 
-fn can_claim(net: &Network, index: usize, epoch: u64) -> bool {
+fn can_claim(net: &mut Network, index: usize, epoch: u64) -> bool {
     let seeded = net.epoch(epoch).is_some_and(|epoch| epoch.seeds.contains(&index));
-    let able = index != net.ours || (net.dapi.can_transact() && net.dapi.seeds.contains_key(&epoch));
+    let able = index != net.ours || (net.transacts(Fee::Free) && net.dapi.seeds.contains_key(&epoch));
     seeded && able
 }
 

@@ -3,6 +3,7 @@
 
 use super::{Node, Status, job};
 use crate::{
+    economy::Fee,
     event::{Answer, Call, Check, Effect, Origin, Request, Timer},
     exam::Exam,
     network::Network,
@@ -214,10 +215,10 @@ pub fn finished(net: &mut Network, subject: usize, model: &str, total: i64, frau
     vote(net, subject, if fraud { -1 } else { total });
 }
 
-/// A vote is a transaction: without a fee grant or a running DAPI it does not exist.
+/// A vote is a transaction: without somebody who pays or a running DAPI it does not exist.
 fn vote(net: &mut Network, subject: usize, value: i64) {
     let ours = net.ours;
-    if !net.dapi.can_transact() {
+    if !net.transacts(Fee::Duty) {
         return;
     }
     if let Some(exam) = &mut net.exam {

@@ -149,3 +149,95 @@ fn a_signer_that_is_away_is_jailed_and_freed_by_its_cold_key() {
     tell(&mut net, Verb::Unjail, json!({"target": "ours"})).expect("its time is over");
     assert!(tell(&mut net, Verb::Unjail, json!({"target": "rival-1"})).is_err());
 }
+
+/// A Sprint with two nodes whose commitments cost ten each.
+fn paying(dapi: &str) -> testing::World {
+    let scenario = format!("{SCENARIO}dapi: {{commitIntervalMillis: 1000, {dapi}}}\n");
+    let mut world = testing::World::new(testing::network_of(&scenario));
+    for id in ["a", "b"] {
+        let effects = testing::register(world.net(), id);
+        world.effects(effects);
+    }
+    world
+}
+
+#[test]
+fn commitments_end_where_the_allowance_does_and_go_on_when_it_is_renewed() {
+    let mut world = paying("feeNgonka: 10, allowanceNgonka: 45");
+    world.run_to(68);
+    let net = world.net();
+    let book = |net: &Network| {
+        let entry = &net.exam.as_ref().expect("a Sprint").entries[net.ours];
+        let book = &entry.books[testing::MODEL];
+        (book.commits().len(), book.accepted() > book.committed())
+    };
+    assert_eq!(book(net), (4, true), "five are left, and all looks well");
+    assert_eq!(net.hosts[net.ours].balance, 2_000_000_000 - 40);
+    let view = crate::views::View::new(net, crate::faults::Port::Rest(0));
+    let (cold, warm) = (&net.hosts[net.ours].address, &net.hosts[net.ours].warm_address);
+    let shown = crate::views::rest_cosmos::allowance(&view, cold, warm).expect("in force");
+    assert_eq!(shown["allowance"]["allowance"]["spend_limit"][0]["amount"], "5");
+    let report = crate::views::setup::report(net, &[]);
+    let checks = report["checks"].as_array().expect("checks");
+    let of = |check: &&Value| check["id"] == "feegrant_allowance";
+    let check = checks.iter().find(of).expect("the allowance");
+    assert_eq!(
+        (&check["status"], &check["details"]["spend_limit"]),
+        (&json!("PASS"), &json!("5ngonka"))
+    );
+    tell(net, Verb::Grant, json!({"target": "ours", "ngonka": 1000})).expect("applies");
+    world.run_to(71);
+    assert_eq!(book(world.net()).0, 7);
+}
+
+#[test]
+fn what_nobody_pays_does_not_exist_be_it_a_distribution_or_a_vote() {
+    let mut world = paying("feeNgonka: 10");
+    world.run_to(72);
+    let before = world.net().hosts[0].balance;
+    tell(world.net(), Verb::Grant, json!({"target": "ours", "ngonka": 9})).expect("applies");
+    world.run_to(92);
+    let net = world.net();
+    let view = crate::views::View::new(net, crate::faults::Port::Rest(0));
+    let rows = crate::views::rest_exam::all_mlnode_weight_distributions(&view, 61);
+    let senders: Vec<&Value> = rows["distributions"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .map(|row| &row["participant_address"])
+        .collect();
+    assert!(
+        senders.len() == 3 && !senders.contains(&&json!(net.hosts[0].address)),
+        "{senders:?}"
+    );
+    let votes = |host: usize| net.record.exams[0].hosts[host].votes.len();
+    assert_eq!([0, 1, 2, 3].map(votes), [3; 4], "everybody's but ours");
+    assert_eq!(net.hosts[0].balance, before);
+    let mut world = paying("feeNgonka: 10, dutiesFree: true");
+    world.run_to(72);
+    tell(world.net(), Verb::Grant, json!({"target": "ours", "ngonka": 9})).expect("applies");
+    world.run_to(92);
+    assert_eq!(
+        world.net().record.exams[0].hosts[1].votes.len(),
+        4,
+        "an allowance, but no fee"
+    );
+}
+
+#[test]
+fn an_allowance_ends_by_its_clock_and_takes_the_claim_with_it() {
+    let claimed = |grant: Value| {
+        let mut world = paying("feeNgonka: 10");
+        world.run_to(150);
+        tell(world.net(), Verb::Grant, grant).expect("applies");
+        world.run_to(200);
+        let settlement = world.net().epoch(1).and_then(|epoch| epoch.settlement.clone());
+        settlement.expect("settled").rewards[&0].claimed_height > 0
+    };
+    assert!(claimed(json!({"target": "ours"})));
+    assert!(claimed(
+        json!({"target": "ours", "for": "90 blocks", "ngonka": 1_000_000})
+    ));
+    assert!(!claimed(json!({"target": "ours", "for": "20 blocks"})));
+    assert!(!claimed(json!({"target": "ours", "ngonka": 0})), "taken back");
+}

@@ -63,6 +63,14 @@ impl Book {
         }
     }
 
+    /// Whether something was accepted since the last commitment was sent.
+    pub fn has_news(&self) -> bool {
+        match self {
+            Self::Listed(book) => book.has_news(),
+            Self::Counted(book) => book.has_news(),
+        }
+    }
+
     /// Sends a commitment to everything accepted so far, unless the last one already covers it.
     pub fn submit(&mut self) {
         match self {

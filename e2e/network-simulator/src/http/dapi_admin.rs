@@ -4,6 +4,7 @@ use super::{Inbound, Outbound, percent_decode};
 use crate::{
     dapi::{claims, job, nodes, reply::Reply},
     driver::Shared,
+    economy::Fee,
     event::{Answer, Call, Origin, Request},
     faults::Port,
     network::Network,
@@ -88,7 +89,7 @@ fn recover(net: &mut Network, body: &[u8]) -> Reply {
     };
     let already = known.is_some_and(|(_, claimed)| claimed);
     let (ours, height) = (net.ours, net.height());
-    let paid = (wanted.force_claim || !already) && net.dapi.can_transact() && claims::claim(net, ours, epoch, height);
+    let paid = (wanted.force_claim || !already) && net.transacts(Fee::Free) && claims::claim(net, ours, epoch, height);
     Reply::json(
         200,
         json!({

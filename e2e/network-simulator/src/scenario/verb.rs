@@ -50,6 +50,9 @@ pub enum Verb {
     Unjail,
     /// Deposit `ngonka` in place of what the target host has deposited.
     Deposit,
+    /// Have the target host's cold key let its warm one spend `ngonka` on fees (what is usual unless given, 0 takes it back), `for` so
+    /// long (a year unless given), in place of what is left.
+    Grant,
     /// Lose what the target's DAPI keeps on disk.
     LoseDatabase,
     /// Lose `percent` of the requests to the target.
@@ -188,6 +191,7 @@ impl Arguments {
             | Verb::Report
             | Verb::MissBlocks
             | Verb::Unjail
+            | Verb::Grant
             | Verb::LoseDatabase => {}
         }
         if verb != Verb::TriggerConfirmation && self.target.is_empty() {

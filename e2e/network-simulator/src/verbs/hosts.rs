@@ -1,11 +1,16 @@
 //! What is done to hosts: how they vote, how fast they are, how many of their nodes start, what their DAPI forgets.
 
 use crate::{
-    economy::{self, deposit::Deposit},
+    economy::{
+        self,
+        allowance::{self, Allowance},
+        deposit::Deposit,
+    },
     event::Effect,
     network::{Conduct, Network},
     scenario::{
         Voting,
+        at::Span,
         verb::{Arguments, Verb},
     },
 };
@@ -46,6 +51,7 @@ pub(super) fn apply(net: &mut Network, verb: Verb, arguments: &Arguments) -> Res
             let now_ms = net.now_ms;
             net.hosts[host].account.signing.unjail(now_ms)?;
         }
+        Verb::Grant => grant(net, host, arguments)?,
         Verb::Deposit => net.hosts[host].account.deposit = Deposit(arguments.ngonka),
         _ => return Err(format!("{verb} does not work on a host")),
     }
@@ -61,6 +67,8 @@ pub(super) fn undo(net: &mut Network, verb: Verb, arguments: &Arguments) -> bool
         Verb::Weight => net.hosts[host].speed_percent = 100,
         Verb::Vote => net.hosts[host].votes = None,
         Verb::MissBlocks => net.hosts[host].account.signing.away = false,
+        // It ends by its own clock.
+        Verb::Grant => {}
         Verb::VoteInvalid => {
             net.faults.vote_invalid.remove(&host);
         }
@@ -70,6 +78,21 @@ pub(super) fn undo(net: &mut Network, verb: Verb, arguments: &Arguments) -> bool
         _ => return false,
     }
     true
+}
+
+fn grant(net: &mut Network, host: usize, arguments: &Arguments) -> Result<(), String> {
+    let block_millis = net.scenario.network.block_millis;
+    let lasting_ms = match &arguments.lasting {
+        Some(text) => text
+            .parse::<Span>()
+            .map_err(|error| format!("for: {error}"))?
+            .millis(block_millis)
+            .max(0) as u64,
+        None => allowance::USUAL_MS,
+    };
+    let ngonka = arguments.ngonka.unwrap_or(allowance::USUAL_NGONKA);
+    net.hosts[host].account.allowance = Allowance::granted(ngonka, net.now_ms, lasting_ms);
+    Ok(())
 }
 
 fn voting(arguments: &Arguments) -> Option<Voting> {

@@ -75,6 +75,7 @@ fn set(fault: &mut PortFault, verb: Verb, arguments: &Arguments, height: i64) {
         | Verb::Report
         | Verb::MissBlocks
         | Verb::Unjail
+        | Verb::Grant
         | Verb::Deposit
         | Verb::LoseDatabase
         | Verb::Weight => {}
@@ -120,6 +121,7 @@ fn clear(fault: &mut PortFault, verb: Verb, arguments: &Arguments) {
         | Verb::Report
         | Verb::MissBlocks
         | Verb::Unjail
+        | Verb::Grant
         | Verb::Deposit
         | Verb::LoseDatabase
         | Verb::Weight => {}

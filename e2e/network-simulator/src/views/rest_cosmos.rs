@@ -1,6 +1,7 @@
 //! The Cosmos SDK's own REST: node, blocks, balances, grants, upgrade plan.
 
 use super::{View, expiry};
+use crate::{economy::allowance::Allowance, time};
 use kernels::artifact::to_base64;
 use serde_json::{Value, json};
 
@@ -125,21 +126,21 @@ pub fn balances(view: &View, address: &str) -> Value {
 /// The cold account's fee allowance for the warm one; nothing when it was never granted.
 pub fn allowance(view: &View, cold: &str, warm: &str) -> Option<Value> {
     let host = view.net.host_index(cold)?;
-    let exists = host != view.net.ours || view.net.dapi.feegrant;
-    if !exists || view.net.hosts[host].warm_address != warm {
+    if view.net.hosts[host].warm_address != warm {
         return None;
     }
-    Some(json!({"allowance": one_allowance(view, cold, warm)}))
+    let allowance = view.net.allowance(host)?;
+    Some(json!({"allowance": one_allowance(&allowance, cold, warm)}))
 }
 
-fn one_allowance(view: &View, cold: &str, warm: &str) -> Value {
+fn one_allowance(allowance: &Allowance, cold: &str, warm: &str) -> Value {
     json!({
         "granter": cold,
         "grantee": warm,
         "allowance": {
             "@type": "/cosmos.feegrant.v1beta1.BasicAllowance",
-            "spend_limit": [{"denom": "ngonka", "amount": "10000000000"}],
-            "expiration": expiry(view.net),
+            "spend_limit": [{"denom": "ngonka", "amount": allowance.left_ngonka.to_string()}],
+            "expiration": time::rfc3339(allowance.expires_ms),
         },
     })
 }
@@ -148,8 +149,10 @@ pub fn allowances_issued(view: &View, granter: &str) -> Value {
     let rows: Vec<Value> = view
         .net
         .host_index(granter)
-        .filter(|host| *host != view.net.ours || view.net.dapi.feegrant)
-        .map(|host| one_allowance(view, granter, &view.net.hosts[host].warm_address))
+        .and_then(|host| {
+            let warm = &view.net.hosts[host].warm_address;
+            Some(one_allowance(&view.net.allowance(host)?, granter, warm))
+        })
         .into_iter()
         .collect();
     json!({"pagination": {"next_key": null, "total": rows.len().to_string()}, "allowances": rows})

@@ -52,6 +52,9 @@ fn node_weights(view: &View, exam: &Exam, index: usize, model: &str) -> Vec<Valu
         return Vec::new();
     }
     let entry = &exam.entries[index];
+    if entry.undistributed.contains(model) {
+        return Vec::new();
+    }
     let counts = entry.books.get(model).map(Book::counts).unwrap_or_default();
     let rows = entry
         .nodes

@@ -1,7 +1,7 @@
 //! The setup report: what people look at when a host does not earn. Built from the network and from what each ML node
 //! answered when the report was made.
 
-use super::{consensus_key, expiry};
+use super::consensus_key;
 use crate::{network::Network, time};
 use serde_json::{Value, json};
 
@@ -57,10 +57,10 @@ fn account_checks(net: &Network) -> Vec<Value> {
     granted["granted"] = 20.into();
     granted["missing"] = 0.into();
     let mut allowance = keys;
-    let feegrant = if net.dapi.feegrant {
+    let feegrant = if let Some(granted) = net.allowance(net.ours) {
         allowance["allowance_type"] = "BasicAllowance".into();
-        allowance["expiration"] = expiry(net).into();
-        allowance["spend_limit"] = "10000000000ngonka".into();
+        allowance["expiration"] = time::rfc3339(granted.expires_ms).into();
+        allowance["spend_limit"] = format!("{}ngonka", granted.left_ngonka).into();
         check(
             "feegrant_allowance",
             "PASS",
@@ -193,7 +193,7 @@ fn summarised(net: &Network, checks: &[Value]) -> Value {
     let missing = checks.iter().filter(|check| check["status"] == "UNAVAILABLE");
     issues.extend(missing.map(|check| format!("Check unavailable: {}", message(check))));
     let mut recommendations = Vec::new();
-    if !net.dapi.feegrant {
+    if net.allowance(net.ours).is_none() {
         recommendations.push(
             "Run `inferenced tx inference grant-ml-ops-permissions <cold-key> <warm-address>` to (re)grant the fee allowance",
         );

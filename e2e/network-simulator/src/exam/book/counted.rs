@@ -66,8 +66,12 @@ impl Counted {
         fresh
     }
 
+    pub fn has_news(&self) -> bool {
+        self.accepted > self.submitted
+    }
+
     pub fn submit(&mut self) {
-        if self.accepted > self.submitted {
+        if self.has_news() {
             self.submitted = self.accepted;
             self.pending = true;
             self.lanes.values_mut().for_each(|lane| lane.submitted = lane.accepted);

@@ -53,9 +53,13 @@ impl Listed {
         true
     }
 
+    pub fn has_news(&self) -> bool {
+        self.accepted.len() > self.submitted
+    }
+
     /// Sends a commitment to everything accepted so far, unless the last one already covers it.
     pub fn submit(&mut self) {
-        if self.accepted.len() > self.submitted {
+        if self.has_news() {
             self.submitted = self.accepted.len();
             self.pending = Some(Pending {
                 covers: self.submitted,
