@@ -3,6 +3,7 @@
 
 pub mod allowance;
 pub mod deposit;
+pub mod maintenance;
 pub mod participation;
 pub mod service;
 pub mod signing;
@@ -11,10 +12,14 @@ pub mod vesting;
 use crate::{network::Network, settlement::Standing};
 use allowance::Allowance;
 use deposit::Deposit;
+use maintenance::{Crowd, Maintenance, Reservation};
 use participation::Choice;
 use service::Service;
 use signing::Signing;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 use vesting::Vesting;
 
 /// A host's books.
@@ -26,6 +31,7 @@ pub struct Account {
     pub allowance: Option<Allowance>,
     pub service: Service,
     pub signing: Signing,
+    pub maintenance: Maintenance,
     /// Per model id what it told the chain it does where it does not commit.
     pub choices: BTreeMap<String, Choice>,
 }
@@ -65,9 +71,10 @@ impl Network {
 
 /// A block is made: who does not sign it is counted, and jailed for too many.
 pub fn on_block(net: &mut Network) {
-    let (height, now_ms) = (net.height(), net.now_ms);
+    let (height, now_ms, epoch) = (net.height(), net.now_ms, net.effective_epoch());
     for host in &mut net.hosts {
-        if host.account.signing.on_block(height, now_ms) {
+        host.account.maintenance.on_block(height, epoch);
+        if host.account.maintenance.active.is_none() && host.account.signing.on_block(height, now_ms) {
             host.account.deposit.slash_permille(signing::SLASH_PERMILLE);
         }
     }
@@ -81,18 +88,87 @@ pub fn on_epoch(net: &mut Network) {
     }
 }
 
-/// Others report on a host's service. Enough evidence makes it inactive for the rest of the epoch, and costs a part of its deposit.
+/// Others report on a host's service. What it misses in a maintenance window is not counted. Enough evidence makes it inactive for the rest of the epoch, and costs a part of its deposit.
 pub fn report(net: &mut Network, host: usize, [served, missed, invalid]: [u64; 3]) {
     let (height, epoch) = (net.height(), net.effective_epoch());
     let parameters = &net.scenario.parameters;
     let (rule, slash) = (parameters.service, parameters.deposit.slash_downtime_permille);
     let account = &mut net.hosts[host].account;
     let before = account.service.is_inactive(&rule);
+    let missed = if account.maintenance.active.is_some() {
+        0
+    } else {
+        missed
+    };
     account.service.count(served, missed, invalid);
     if !before && account.service.is_inactive(&rule) {
         account.deposit.slash_permille(slash);
         net.epoch_mut(epoch).excluded.entry(host).or_insert(height);
     }
+}
+
+/// Who is away at some height of these, and what it weighs.
+pub fn crowd(net: &Network, heights: &RangeInclusive<i64>, asking: Option<usize>) -> Crowd {
+    let powers = net.voting_powers();
+    let mut crowd = Crowd {
+        own_power: asking.map_or(0, |host| powers[host]),
+        total_power: powers.iter().sum(),
+        ..Crowd::default()
+    };
+    for (host, power) in net.hosts.iter().zip(powers) {
+        let windows = host.account.maintenance.windows();
+        let count = windows.filter(|window| window.meets(heights)).count() as u64;
+        crowd.count += count;
+        crowd.power += if count > 0 { power } else { 0 };
+    }
+    crowd
+}
+
+/// Heights at which the network needs everybody, of the epochs that a window touches.
+fn critical(net: &Network, heights: &RangeInclusive<i64>) -> Vec<(RangeInclusive<i64>, &'static str)> {
+    const SPRINT: &str = "maintenance window overlaps a PoC phase";
+    const VALIDATORS: &str = "maintenance window overlaps the DKG phase";
+    let lengths = net.lengths();
+    let epochs = lengths.latest_epoch(*heights.start())..=lengths.latest_epoch(*heights.end());
+    let stages = epochs.filter(|epoch| *epoch > 0).map(|epoch| lengths.stages(epoch));
+    stages
+        .flat_map(|stages| {
+            [
+                (
+                    stages.poc_start..=stages.poc_generation_end + lengths.poc_exchange_duration,
+                    SPRINT,
+                ),
+                (stages.poc_validation_start..=stages.poc_validation_end, SPRINT),
+                (stages.set_new_validators..=stages.set_new_validators, VALIDATORS),
+            ]
+        })
+        .collect()
+}
+
+/// Why a host cannot book a window at a height.
+pub fn maintenance_refusal(net: &Network, host: usize, height: i64, wanted: &Reservation) -> Option<&'static str> {
+    let rule = &net.scenario.parameters.maintenance;
+    // Whatever is longer is refused for that.
+    let blocks = wanted.blocks.min(rule.longest_blocks);
+    let heights = wanted.start..=wanted.start.saturating_add(blocks);
+    let crowd = crowd(net, &wanted.heights(), Some(host));
+    let books = &net.hosts[host].account.maintenance;
+    books.refusal(rule, height, wanted, &critical(net, &heights), crowd)
+}
+
+/// A host books a window.
+pub fn schedule_maintenance(net: &mut Network, host: usize, start: i64, blocks: i64) -> Result<(), String> {
+    let wanted = Reservation {
+        id: net.reservations + 1,
+        start,
+        blocks,
+    };
+    if let Some(refusal) = maintenance_refusal(net, host, net.height(), &wanted) {
+        return Err(refusal.to_owned());
+    }
+    net.reservations = wanted.id;
+    net.hosts[host].account.maintenance.book(wanted);
+    Ok(())
 }
 
 /// A claim pays: at once, or in as many epochs as the chain says.

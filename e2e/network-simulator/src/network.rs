@@ -170,6 +170,8 @@ pub struct Network {
     pub exam: Option<Exam>,
     pub past: VecDeque<Exam>,
     pub exams_started: u64,
+    /// Maintenance windows ever booked.
+    pub reservations: u64,
     /// How artifacts come about in this run.
     pub proof: Proof,
     /// What our host physically had when the newest exam began or was announced, where that is known.
@@ -208,6 +210,7 @@ impl Network {
             exam: None,
             past: VecDeque::new(),
             exams_started: 0,
+            reservations: 0,
             proof: Proof::default(),
             survey: None,
             preserved: Preserved::default(),

@@ -5,7 +5,7 @@
 
 use crate::{
     decimal::Decimal,
-    economy::{deposit, participation, service},
+    economy::{deposit, maintenance, participation, service},
     stages::Lengths,
 };
 use serde_json::{Map, Value};
@@ -30,6 +30,7 @@ pub struct Parameters {
     pub deposit: deposit::Rule,
     pub participation: participation::Rule,
     pub service: service::Rule,
+    pub maintenance: maintenance::Rule,
     /// Epochs over which a claimed reward is paid; 0 = at once.
     pub reward_vesting_period: u64,
     pub initial_epoch_reward: u64,
@@ -95,6 +96,7 @@ impl Parameters {
         let group = |name: &'static str| Group { json: &json, name };
         let (collateral, delegation) = (group("collateral_params"), group("delegation_params"));
         let (validation, tokenomics) = (group("validation_params"), group("tokenomics_params"));
+        let windows = group("maintenance_params");
         let lengths = Lengths {
             epoch_length: epoch.int("epoch_length")?,
             epoch_shift: epoch.int("epoch_shift")?,
@@ -130,6 +132,15 @@ impl Parameters {
                 good: validation.decimal("downtime_good_percentage")?,
                 bad: validation.decimal("downtime_bad_percentage")?,
                 threshold: validation.decimal("downtime_h_threshold")?,
+            },
+            maintenance: maintenance::Rule {
+                enabled: windows.get("maintenance_enabled")? == &Value::Bool(true),
+                lead_blocks: windows.int("maintenance_min_schedule_lead_blocks")?,
+                longest_blocks: windows.int("maintenance_max_window_blocks")?,
+                concurrent: windows.natural("maintenance_max_concurrent_validators")?,
+                concurrent_power_bps: windows.natural("maintenance_max_concurrent_power_bps")?,
+                credit_cap_blocks: windows.natural("maintenance_credit_cap_blocks")?,
+                earned_blocks: windows.natural("maintenance_credit_earn_per_successful_epoch_blocks")?,
             },
             reward_vesting_period: tokenomics.natural("reward_vesting_period")?,
             initial_epoch_reward: reward.natural("initial_epoch_reward")?,

@@ -10,6 +10,7 @@ pub mod rest_cosmos;
 pub mod rest_epoch;
 pub mod rest_exam;
 pub mod rest_host;
+pub mod rest_maintenance;
 pub mod rpc;
 pub mod setup;
 

@@ -63,7 +63,7 @@ fn step(dice: &mut Dice) -> String {
         _ => format!(", for: {} blocks", 1 + dice.below(60)),
     };
     let percent = dice.below(101);
-    let what = match dice.below(11) {
+    let what = match dice.below(13) {
         0 => format!(
             "{}, target: {}{lasting}",
             dice.of(&["stop", "stall", "restart", "start"]),
@@ -98,6 +98,16 @@ fn step(dice: &mut Dice) -> String {
             1 + dice.below(200)
         ),
         8 => format!("burst, target: chain, blocks: {}", 1 + dice.below(20)),
+        10 => format!(
+            "scheduleMaintenance, target: {}, height: {}, blocks: {}",
+            dice.of(&["ours", "rival-1", "rival-2"]),
+            1 + dice.below(540),
+            1 + dice.below(50)
+        ),
+        11 => format!(
+            "{}, target: rival-1{lasting}",
+            dice.of(&["cancelMaintenance", "missBlocks"])
+        ),
         9 => format!(
             "grant, target: ours, ngonka: {}{lasting}",
             [0, 1_000, 1_000_000_000][dice.below(3) as usize]

@@ -146,7 +146,7 @@ async fn what_is_neither_served_nor_read_is_listed() {
         .lines()
         .map(|line| serde_json::from_str(line).expect("JSON"))
         .collect();
-    assert_eq!(rows.len(), 30);
+    assert_eq!(rows.len(), 25);
     let stage = Stage::at(162);
     for row in rows {
         let text = |key: &str| row[key].as_str().expect("a text");

@@ -101,6 +101,8 @@ pub fn claim(net: &mut Network, index: usize, epoch: u64, height: i64) -> bool {
     reward.claimed_height = height;
     let ngonka = reward.ngonka;
     economy::pay(net, index, ngonka);
+    let rule = &net.scenario.parameters.maintenance;
+    net.hosts[index].account.maintenance.earn(rule, epoch);
     if index == net.ours
         && let Some(seed) = net.dapi.seeds.get_mut(&epoch)
     {

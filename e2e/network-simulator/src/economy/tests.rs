@@ -7,6 +7,7 @@ use crate::{
     scenario::verb::Verb,
     testing::{self, SCENARIO},
     verbs,
+    views::rest_maintenance as views,
 };
 use serde_json::{Value, json};
 
@@ -240,4 +241,52 @@ fn an_allowance_ends_by_its_clock_and_takes_the_claim_with_it() {
     ));
     assert!(!claimed(json!({"target": "ours", "for": "20 blocks"})));
     assert!(!claimed(json!({"target": "ours", "ngonka": 0})), "taken back");
+}
+
+fn claimed_twice() -> Network {
+    let mut world = testing::World::new(testing::network_of(&SCENARIO.replace("epochs: 2", "epochs: 4")));
+    world.run_to(275);
+    world.net.take().expect("a network")
+}
+
+#[test]
+fn a_maintenance_window_is_paid_with_claimed_epochs_and_neither_jails_nor_counts_misses() {
+    let mut net = claimed_twice();
+    let credit = |net: &Network| net.hosts[1].account.maintenance.credit_blocks;
+    assert_eq!(credit(&net), 40, "epochs 1 and 2 are claimed");
+    let window = json!({"target": "rival-1", "height": 285, "blocks": 21});
+    let refused = tell(
+        &mut net,
+        Verb::ScheduleMaintenance,
+        json!({"target": "ours", "height": 285, "blocks": 21}),
+    );
+    assert!(refused.is_err_and(|why| why == "insufficient maintenance credit"));
+    tell(&mut net, Verb::ScheduleMaintenance, window.clone()).expect("fits");
+    let again = tell(&mut net, Verb::ScheduleMaintenance, window);
+    assert!(again.is_err_and(|why| why.contains("already has a scheduled")));
+    assert_eq!(credit(&net), 19);
+    let view = crate::views::View::new(&net, crate::faults::Port::Rest(0));
+    assert_eq!(views::concurrency(&view, 305)["concurrent_count"], 1);
+    assert_eq!(views::concurrency(&view, 306)["concurrent_count"], 0);
+    let third = views::schedulability(&view, 2, 290, 10);
+    assert_eq!(third["rejection_reason"], "too much power is in maintenance at once");
+    assert_eq!(views::schedulability(&view, 2, 306, 7)["schedulable"], true);
+    let sprint = views::schedulability(&view, 2, 312, 10);
+    assert_eq!(sprint["rejection_reason"], "maintenance window overlaps a PoC phase");
+    assert_eq!(
+        views::scheduled(&view, 1)["reservation"]["status"],
+        "MAINTENANCE_RESERVATION_STATUS_SCHEDULED"
+    );
+    testing::run_to(&mut net, 285);
+    tell(&mut net, Verb::MissBlocks, json!({"target": "rival-1"})).expect("applies");
+    tell(&mut net, Verb::Report, json!({"target": "rival-1", "missed": 100})).expect("applies");
+    testing::run_to(&mut net, 305);
+    let account = &net.hosts[1].account;
+    assert_eq!((account.signing.missed(), account.service.missed), (0, 0));
+    let view = crate::views::View::new(&net, crate::faults::Port::Rest(0));
+    assert_eq!(views::active(&view)["reservations"].as_array().map(Vec::len), Some(1));
+    assert_eq!(views::status(&view, 1)["state"]["active_reservation_id"], "1");
+    assert!(tell(&mut net, Verb::CancelMaintenance, json!({"target": "rival-1"})).is_err());
+    testing::run_to(&mut net, 308);
+    assert_eq!(net.hosts[1].account.signing.missed(), 3, "it is over");
 }

@@ -6,7 +6,8 @@ use crate::{
     driver::Shared,
     faults::Port,
     views::{
-        View, rest_account as account, rest_cosmos as cosmos, rest_epoch as epoch, rest_exam as exam, rest_host as host,
+        View, rest_account as account, rest_cosmos as cosmos, rest_epoch as epoch, rest_exam as exam,
+        rest_host as host, rest_maintenance as maintenance,
     },
 };
 use serde_json::{Value, json};
@@ -100,7 +101,7 @@ fn plain(view: &View, name: &str) -> Found {
         "mlnode_version" => json!({"mlnode_version": {"current_version": crate::dapi::job::NODE_VERSION}}),
         "last_upgrade_height" => view.net.upgrades.last_height(view.height()),
         "partial_upgrade" => json!({"partialUpgrade": [], "pagination": {"next_key": null, "total": "0"}}),
-        "maintenance_active" => json!({"reservations": []}),
+        "maintenance_active" => maintenance::active(view),
         "all_model_capacities" => json!({"model_capacities": []}),
         "tokenomics_data" => json!({"tokenomics_data":
             {"total_fees": "0", "total_subsidies": "0", "total_refunded": "0", "total_burned": "0"}}),
@@ -135,6 +136,10 @@ fn with_argument(view: &View, name: &str, argument: &str, inbound: &Inbound) -> 
         "all_mlnode_weight_distributions" => by_height(&|height| exam::all_mlnode_weight_distributions(view, height)),
         "poc_v2_validations_for_stage" => by_height(&|height| exam::poc_v2_validations_for_stage(view, height)),
         "poc_validation_snapshot" => by_height(&|height| exam::poc_validation_snapshot(view, height)),
+        "maintenance_concurrency" => by_height(&|height| maintenance::concurrency(view, height)),
+        "maintenance_credit" => by_host(&|index| Found::Body(maintenance::credit(view, index))),
+        "maintenance_scheduled" => by_host(&|index| Found::Body(maintenance::scheduled(view, index))),
+        "maintenance_status" => by_host(&|index| Found::Body(maintenance::status(view, index))),
         "participant" => by_host(&|index| Found::Body(host::participant(view, index))),
         "hardware_nodes" => by_host(&|index| Found::Body(host::hardware_nodes(view, index))),
         "settle_amount" => by_host(&|index| host::settle_amount(view, index).into()),
@@ -160,6 +165,9 @@ fn with_two(view: &View, name: &str, first: &str, address: &str) -> Found {
 }
 
 fn of_model(view: &View, name: &str, height: &str, (address, model): (&str, &str)) -> Found {
+    if name == "maintenance_schedulability" {
+        return schedulability(view, height, address, model);
+    }
     let look = match name {
         "poc_v2_store_commit" => exam::poc_v2_store_commit,
         "mlnode_weight_distribution" => exam::mlnode_weight_distribution,
@@ -168,6 +176,16 @@ fn of_model(view: &View, name: &str, height: &str, (address, model): (&str, &str
     match number(height) {
         Ok(height) => Found::Body(look(view, height, address, model)),
         Err(wrong) => wrong,
+    }
+}
+
+fn schedulability(view: &View, address: &str, start: &str, blocks: &str) -> Found {
+    let Some(host) = view.net.host_index(address) else {
+        return Found::Body(json!({"schedulable": false, "rejection_reason": "participant not found"}));
+    };
+    match (number(start), number(blocks)) {
+        (Ok(start), Ok(blocks)) => Found::Body(maintenance::schedulability(view, host, start, blocks)),
+        (Err(wrong), _) | (_, Err(wrong)) => wrong,
     }
 }
 

@@ -53,6 +53,10 @@ pub enum Verb {
     /// Have the target host's cold key let its warm one spend `ngonka` on fees (what is usual unless given, 0 takes it back), `for` so
     /// long (a year unless given), in place of what is left.
     Grant,
+    /// Have the target host book a maintenance window of `blocks` from `height` on.
+    ScheduleMaintenance,
+    /// Have it give that window back before it begins.
+    CancelMaintenance,
     /// Lose what the target's DAPI keeps on disk.
     LoseDatabase,
     /// Lose `percent` of the requests to the target.
@@ -157,6 +161,11 @@ impl Arguments {
                 self.field.is_some() && self.value.is_some(),
                 "field, value: both must be given",
             ),
+            Verb::ScheduleMaintenance => needs(
+                self.height.is_some_and(|height| (1..i64::MAX / 2).contains(&height))
+                    && self.blocks.is_some_and(|blocks| blocks > 0),
+                "height, blocks: both must be given, above 0",
+            ),
             Verb::Skew => needs(self.ms.is_some(), "ms: must be given"),
             Verb::Weight | Verb::Price => needs(
                 self.percent.is_some_and(|percent| percent <= MAX_PERCENT),
@@ -192,6 +201,7 @@ impl Arguments {
             | Verb::MissBlocks
             | Verb::Unjail
             | Verb::Grant
+            | Verb::CancelMaintenance
             | Verb::LoseDatabase => {}
         }
         if verb != Verb::TriggerConfirmation && self.target.is_empty() {

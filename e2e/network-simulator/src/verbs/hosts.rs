@@ -52,6 +52,17 @@ pub(super) fn apply(net: &mut Network, verb: Verb, arguments: &Arguments) -> Res
             net.hosts[host].account.signing.unjail(now_ms)?;
         }
         Verb::Grant => grant(net, host, arguments)?,
+        Verb::ScheduleMaintenance => {
+            let (start, blocks) = (
+                arguments.height.unwrap_or_default(),
+                arguments.blocks.unwrap_or_default(),
+            );
+            economy::schedule_maintenance(net, host, start, blocks.into())?;
+        }
+        Verb::CancelMaintenance => {
+            let rule = &net.scenario.parameters.maintenance;
+            net.hosts[host].account.maintenance.cancel(rule)?;
+        }
         Verb::Deposit => net.hosts[host].account.deposit = Deposit(arguments.ngonka),
         _ => return Err(format!("{verb} does not work on a host")),
     }
@@ -68,7 +79,7 @@ pub(super) fn undo(net: &mut Network, verb: Verb, arguments: &Arguments) -> bool
         Verb::Vote => net.hosts[host].votes = None,
         Verb::MissBlocks => net.hosts[host].account.signing.away = false,
         // It ends by its own clock.
-        Verb::Grant => {}
+        Verb::Grant | Verb::ScheduleMaintenance | Verb::CancelMaintenance => {}
         Verb::VoteInvalid => {
             net.faults.vote_invalid.remove(&host);
         }

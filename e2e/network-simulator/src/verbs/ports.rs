@@ -76,6 +76,8 @@ fn set(fault: &mut PortFault, verb: Verb, arguments: &Arguments, height: i64) {
         | Verb::MissBlocks
         | Verb::Unjail
         | Verb::Grant
+        | Verb::ScheduleMaintenance
+        | Verb::CancelMaintenance
         | Verb::Deposit
         | Verb::LoseDatabase
         | Verb::Weight => {}
@@ -122,6 +124,8 @@ fn clear(fault: &mut PortFault, verb: Verb, arguments: &Arguments) {
         | Verb::MissBlocks
         | Verb::Unjail
         | Verb::Grant
+        | Verb::ScheduleMaintenance
+        | Verb::CancelMaintenance
         | Verb::Deposit
         | Verb::LoseDatabase
         | Verb::Weight => {}
