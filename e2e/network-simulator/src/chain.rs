@@ -1,7 +1,7 @@
 //! What happens on the chain with each block: exams open and close, commitments and votes get in, epochs are settled.
 
 use crate::{
-    confirmation, dapi,
+    challenge, confirmation, dapi,
     economy::{self, Fee},
     event::{Command, Effect, Timer},
     exam::{
@@ -28,6 +28,7 @@ pub fn on_block(net: &mut Network) -> Vec<Effect> {
     let mut effects = due_steps(net);
     let lengths = *net.lengths();
     include_transactions(net);
+    challenge::include(net);
     economy::on_block(net);
     if let Some(stage_height) = confirmation::on_block(net) {
         effects.push(Effect::Survey { stage_height });
@@ -51,6 +52,7 @@ pub fn on_block(net: &mut Network) -> Vec<Effect> {
         effects.extend(open(net, epoch, window));
     }
     effects.extend(advance(net));
+    effects.extend(challenge::on_block(net));
     if dapi::claims::on_block(net) {
         effects.push(Effect::Save);
     }
@@ -130,14 +132,14 @@ fn distribute(net: &mut Network) {
     }
 }
 
-/// Starts an exam at the block just made.
-fn open(net: &mut Network, epoch: u64, window: Window) -> Vec<Effect> {
+/// An exam that starts at the block just made.
+pub(crate) fn exam(net: &mut Network, epoch: u64, window: Window) -> Exam {
     let seed = match window.kind {
         Kind::Sprint => net.block(window.start).map(|block| block.hash.clone()),
         Kind::Confirmation => net.block(window.start - 1).map(|block| block.hash.to_lowercase()),
     };
     net.exams_started += 1;
-    let exam = Exam {
+    Exam {
         id: net.exams_started,
         epoch,
         window,
@@ -150,7 +152,12 @@ fn open(net: &mut Network, epoch: u64, window: Window) -> Vec<Effect> {
         entries: (0..net.hosts.len()).map(|index| entry(net, index)).collect(),
         powers: Vec::new(),
         snapshot_hash: String::new(),
-    };
+    }
+}
+
+/// Starts an exam at the block just made.
+fn open(net: &mut Network, epoch: u64, window: Window) -> Vec<Effect> {
+    let exam = exam(net, epoch, window);
     tracing::info!(
         exam = exam.id,
         kind = exam.window.kind.as_ref(),

@@ -81,6 +81,9 @@ fn announce(net: &mut Network) {
     let window = Window::confirmation(net.lengths(), trigger);
     let (epoch, cleared) = (net.latest_epoch(), cleared(net, trigger));
     preserved::pick(net, trigger);
+    let challenged = |host: &usize| net.challenges.is_generating(*host, trigger);
+    let hosts: Vec<usize> = (0..net.hosts.len()).filter(challenged).collect();
+    net.preserved.nodes.retain(|host, _| !hosts.contains(host));
     let events = &mut net.epoch_mut(epoch).confirmations;
     let sequence = events.len() as u64;
     events.push(Confirmation {

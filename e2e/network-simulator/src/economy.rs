@@ -88,18 +88,16 @@ pub fn on_epoch(net: &mut Network) {
     }
 }
 
-/// Others report on a host's service. What it misses in a maintenance window is not counted. Enough evidence makes it inactive for the rest of the epoch, and costs a part of its deposit.
+/// Others report on a host's service. What it misses in a maintenance window or a challenge is not counted. Enough evidence makes it inactive for the rest of the epoch, and costs a part of its deposit.
 pub fn report(net: &mut Network, host: usize, [served, missed, invalid]: [u64; 3]) {
     let (height, epoch) = (net.height(), net.effective_epoch());
     let parameters = &net.scenario.parameters;
     let (rule, slash) = (parameters.service, parameters.deposit.slash_downtime_permille);
+    let is_challenged = net.challenges.is_generating(host, height);
     let account = &mut net.hosts[host].account;
     let before = account.service.is_inactive(&rule);
-    let missed = if account.maintenance.active.is_some() {
-        0
-    } else {
-        missed
-    };
+    let is_waived = account.maintenance.active.is_some() || is_challenged;
+    let missed = if is_waived { 0 } else { missed };
     account.service.count(served, missed, invalid);
     if !before && account.service.is_inactive(&rule) {
         account.deposit.slash_permille(slash);
@@ -147,6 +145,9 @@ fn critical(net: &Network, heights: &RangeInclusive<i64>) -> Vec<(RangeInclusive
 
 /// Why a host cannot book a window at a height.
 pub fn maintenance_refusal(net: &Network, host: usize, height: i64, wanted: &Reservation) -> Option<&'static str> {
+    if net.challenges.is_generating(host, height) {
+        return Some("participant is generating for a challenge");
+    }
     let rule = &net.scenario.parameters.maintenance;
     // Whatever is longer is refused for that.
     let blocks = wanted.blocks.min(rule.longest_blocks);

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`scenario`], [`parameters`], [`stages`] | what is given: the file, the chain's parameters, the heights that follow |
 //! | [`network`], [`exam`], [`faults`] | the state: plain values |
-//! | [`mod@step`], [`chain`], [`confirmation`], [`preserved`], [`tally`], [`upgrade`], [`verbs`] | the decisions: state and event to state and effects |
+//! | [`mod@step`], [`chain`], [`confirmation`], [`preserved`], [`tally`], [`upgrade`], [`challenge`], [`verbs`] | the decisions: state and event to state and effects |
 //! | [`votes`], [`early`], [`settlement`], [`economy`], [`sample`] | the rules they apply, as functions of numbers |
 //! | [`rivals`], [`dapi`] | simulated hosts, and the DAPI of the one that is not |
 //! | [`views`] | the state as JSON, in the recorded shapes |
@@ -21,6 +21,7 @@
 pub mod args;
 pub mod blocks;
 pub mod chain;
+pub mod challenge;
 pub mod compute;
 pub mod confirmation;
 pub mod dapi;

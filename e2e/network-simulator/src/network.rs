@@ -3,6 +3,7 @@
 
 use crate::{
     blocks::{Block, Blocks},
+    challenge::Challenges,
     dapi::{self, Dapi},
     economy::{
         Account,
@@ -180,6 +181,7 @@ pub struct Network {
     pub dapi: Dapi,
     pub faults: Faults,
     pub upgrades: Upgrades,
+    pub challenges: Challenges,
     pub record: Record,
     /// Confirmation asked for by a verb, for the next block.
     pub confirmation_requested: bool,
@@ -217,6 +219,7 @@ impl Network {
             dapi,
             faults: Faults::default(),
             upgrades: Upgrades::default(),
+            challenges: Challenges::default(),
             record: Record::default(),
             confirmation_requested: false,
             commands: Vec::new(),

@@ -48,6 +48,12 @@ fn simulated(net: &Network, host: usize) -> Option<Simulated> {
     conduct_of(&net.hosts[host])
 }
 
+/// How a host votes; our DAPI does so by what was found.
+pub fn voting(net: &Network, host: usize) -> Voting {
+    let own = simulated(net, host).map(|conduct| conduct.votes);
+    net.hosts[host].votes.or(own).unwrap_or_default()
+}
+
 fn conduct_of(host: &Host) -> Option<Simulated> {
     match host.conduct {
         Conduct::Simulated(conduct) => Some(conduct),
@@ -58,9 +64,13 @@ fn conduct_of(host: &Host) -> Option<Simulated> {
 /// An exam starts: every node that is not preserved starts too, or so many blocks later.
 pub fn begin(net: &mut Network, exam_id: u64) -> Vec<Effect> {
     let block_ms = net.scenario.network.block_millis;
+    let window = net.exam.as_ref().map(|exam| exam.window);
     let conducts: Vec<Option<(Simulated, usize)>> = (0..net.hosts.len())
         .map(|host| {
             let conduct = simulated(net, host)?;
+            if window.is_some_and(|window| net.challenges.excuses(host, &window)) {
+                return None;
+            }
             Some((conduct, net.started_nodes(host, conduct.nodes as usize)))
         })
         .collect();

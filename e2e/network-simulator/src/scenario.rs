@@ -7,7 +7,9 @@ mod check;
 pub mod expect;
 pub mod verb;
 
-use crate::{economy::participation::Choice, identity, parameters::Parameters, release::Version};
+use crate::{
+    challenge::rule::Rule, economy::participation::Choice, identity, parameters::Parameters, release::Version,
+};
 use at::At;
 use expect::Expectation;
 use kernels::decoder::{Dtype, Recipe};
@@ -30,6 +32,7 @@ pub struct Scenario {
     pub hosts: Vec<HostSection>,
     pub exams: ExamsSection,
     pub dapi: DapiSection,
+    pub challenge: ChallengeSection,
     pub steps: Vec<Step>,
     pub expect: Vec<Expectation>,
 }
@@ -204,6 +207,16 @@ impl Default for ExamsSection {
     }
 }
 
+/// What challenges are like. Blocks that are not given are the main network's, scaled by the length of the epoch.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct ChallengeSection {
+    pub slice_blocks: Option<u32>,
+    pub shortest_blocks: Option<u32>,
+    pub bounty_permille: Option<u32>,
+    pub most_active: Option<u32>,
+}
+
 /// Timings of the DAPI. What is not given is the real one, scaled by the block time.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
@@ -269,6 +282,7 @@ pub fn parse(text: &str) -> Result<Scenario, Invalid> {
     let hosts: Vec<HostSection> = reader.list("hosts");
     let exams: ExamsSection = reader.optional("exams");
     let dapi: DapiSection = reader.optional("dapi");
+    let challenge: ChallengeSection = reader.optional("challenge");
     let steps: Vec<StepSection> = reader.list("steps");
     let expect: Vec<Expectation> = reader.list("expect");
     reader.nothing_else();
@@ -294,9 +308,24 @@ pub fn parse(text: &str) -> Result<Scenario, Invalid> {
         hosts,
         exams,
         dapi,
+        challenge,
         steps,
         expect,
     })
+}
+
+impl Scenario {
+    pub fn challenge_rule(&self) -> Rule {
+        const REAL_EPOCH: i64 = 15_391;
+        let scaled = |real: i64| (real * self.parameters.lengths.epoch_length / REAL_EPOCH).max(2);
+        let section = self.challenge;
+        Rule {
+            slice_blocks: section.slice_blocks.map_or_else(|| scaled(500), i64::from).max(1),
+            shortest_blocks: section.shortest_blocks.map_or_else(|| scaled(300), i64::from).max(1),
+            bounty_permille: section.bounty_permille.unwrap_or(100).into(),
+            most: section.most_active.unwrap_or(4) as usize,
+        }
+    }
 }
 
 impl HostSection {

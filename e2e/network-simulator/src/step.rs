@@ -6,7 +6,7 @@ use crate::{
     dapi::{job, validation},
     economy::Fee,
     event::{Effect, Event, Origin, Timer},
-    exam::{Judgement, book::Book},
+    exam::{Exam, Judgement, book::Book},
     network::Network,
     rivals,
     truth::Survey,
@@ -56,8 +56,12 @@ pub fn step(net: &mut Network, now_ms: u64, event: Event) -> Vec<Effect> {
             total,
             fraud,
         } => {
+            let judgement = Judgement { total, fraud };
+            if net.challenges.judged(exam, host, &model, judgement) {
+                return Vec::new();
+            }
             if let Some(exam) = net.exam.as_mut().filter(|running| running.id == exam) {
-                exam.entries[host].judged.insert(model, Judgement { total, fraud });
+                exam.entries[host].judged.insert(model, judgement);
             }
             Vec::new()
         }
@@ -68,16 +72,18 @@ pub fn step(net: &mut Network, now_ms: u64, event: Event) -> Vec<Effect> {
     }
 }
 
+/// The exam, or our segment of a challenge, that has this number.
+fn committing(net: &mut Network, id: u64) -> Option<&mut Exam> {
+    let segment = net.challenges.segment_mut(net.ours);
+    segment.into_iter().chain(&mut net.exam).find(|exam| exam.id == id)
+}
+
 /// Every host sends a commitment to what it has, while a block may still take it.
 fn on_commit_interval(net: &mut Network, exam_id: u64) -> Vec<Effect> {
     let height = net.height();
     let ours = net.ours;
     let interval = net.dapi.timing.commit_interval_ms;
-    let Some(exam) = net
-        .exam
-        .as_mut()
-        .filter(|exam| exam.id == exam_id && height < exam.window.last_commit)
-    else {
+    let Some(exam) = committing(net, exam_id).filter(|exam| height < exam.window.last_commit) else {
         return Vec::new();
     };
     for (_, entry) in exam.entries.iter_mut().enumerate().filter(|(index, _)| *index != ours) {
@@ -87,10 +93,7 @@ fn on_commit_interval(net: &mut Network, exam_id: u64) -> Vec<Effect> {
     let models: Vec<String> = news.map(|(model, _)| model.clone()).collect();
     for model in models {
         if net.transacts(Fee::Commit)
-            && let Some(book) = net
-                .exam
-                .as_mut()
-                .and_then(|exam| exam.entries[ours].books.get_mut(&model))
+            && let Some(book) = committing(net, exam_id).and_then(|exam| exam.entries[ours].books.get_mut(&model))
         {
             book.submit();
         }

@@ -3,6 +3,7 @@
 pub mod record;
 
 use crate::{
+    challenge,
     early::{self, Share},
     economy,
     exam::{
@@ -37,6 +38,7 @@ pub fn close(net: &mut Network) {
     let Some(exam) = net.exam.take() else {
         return;
     };
+    challenge::decide(net, exam.window.kind);
     let misses = early_misses(net, &exam);
     for (host, misses) in net.hosts.iter_mut().zip(misses) {
         host.early_misses = misses;
@@ -154,6 +156,9 @@ struct Available {
 
 /// What was physically there where that is known ([`truth`]), else what was delivered in time.
 fn available(net: &Network, exam: &Exam, index: usize) -> Available {
+    if net.challenges.excuses(index, &exam.window) {
+        return Available::default();
+    }
     let known = match exam.proof {
         Proof::Computed => None,
         Proof::Counted => truth::available(net, exam, index),
@@ -177,6 +182,7 @@ fn sprint(net: &mut Network, exam: &Exam, available: &[Available]) -> Vec<Outcom
     let height = net.height();
     if let Some(before) = exam.epoch.checked_sub(1) {
         settle(net, before);
+        challenge::pay(net, before);
     }
     let weights: Vec<u64> = exam.entries.iter().map(|entry| granted(net, exam, entry)).collect();
     let seats = exam
@@ -208,7 +214,7 @@ fn sprint(net: &mut Network, exam: &Exam, available: &[Available]) -> Vec<Outcom
         .collect()
 }
 
-fn reward_of(net: &Network, epoch: u64) -> u64 {
+pub fn reward_of(net: &Network, epoch: u64) -> u64 {
     let parameters = &net.scenario.parameters;
     settlement::epoch_reward(
         parameters.initial_epoch_reward,
@@ -247,15 +253,18 @@ fn confirmation(net: &mut Network, exam: &Exam) -> Vec<Outcome> {
     let alpha_bp = net.scenario.parameters.alpha_threshold.basis_points();
     let readings: Vec<u64> = exam.entries.iter().map(|entry| granted(net, exam, entry)).collect();
     let reward = reward_of(net, exam.epoch);
+    let excused = |host: &usize| net.challenges.excuses(*host, &exam.window);
+    let excused: Vec<usize> = (0..net.hosts.len()).filter(excused).collect();
     let epoch = net.epoch_mut(exam.epoch);
     let total: u64 = epoch.seats.values().map(|seat| seat.weight).sum();
     let mut outcomes = Vec::new();
     for (index, weight) in readings.into_iter().enumerate() {
-        let Some(seat) = epoch.seats.get_mut(&index) else {
+        let seat = epoch.seats.get_mut(&index).filter(|_| !excused.contains(&index));
+        let Some(seat) = seat else {
             outcomes.push(Outcome {
                 weight,
                 ratio_bp: 10_000,
-                expected: Some(0),
+                expected: (!excused.contains(&index)).then_some(0),
                 lost_ngonka: 0,
             });
             continue;

@@ -49,7 +49,8 @@ pub fn apply(net: &mut Network, command: &Command) -> Result<Vec<Effect>, String
         | Verb::Deposit
         | Verb::Grant
         | Verb::ScheduleMaintenance
-        | Verb::CancelMaintenance => hosts::apply(net, *verb, arguments)?,
+        | Verb::CancelMaintenance
+        | Verb::Challenge => hosts::apply(net, *verb, arguments)?,
         Verb::Weight if hosts::find(net, arguments).is_ok() => hosts::apply(net, *verb, arguments)?,
         _ => match target(net, &arguments.target)? {
             Target::Chain => on_chain(net, *verb, arguments)?,

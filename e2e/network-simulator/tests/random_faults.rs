@@ -12,6 +12,7 @@ const STORIES: u64 = 60;
 const NETWORK: &str = "
 version: 1
 network:
+  version: v0.2.16
   blockMillis: 5000
   jitterMillis: 400
   epochs: 6
@@ -63,7 +64,7 @@ fn step(dice: &mut Dice) -> String {
         _ => format!(", for: {} blocks", 1 + dice.below(60)),
     };
     let percent = dice.below(101);
-    let what = match dice.below(13) {
+    let what = match dice.below(14) {
         0 => format!(
             "{}, target: {}{lasting}",
             dice.of(&["stop", "stall", "restart", "start"]),
@@ -108,6 +109,7 @@ fn step(dice: &mut Dice) -> String {
             "{}, target: rival-1{lasting}",
             dice.of(&["cancelMaintenance", "missBlocks"])
         ),
+        12 => format!("challenge, target: {}", dice.of(&["ours", "rival-1"])),
         9 => format!(
             "grant, target: ours, ngonka: {}{lasting}",
             [0, 1_000, 1_000_000_000][dice.below(3) as usize]

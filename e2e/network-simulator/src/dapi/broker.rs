@@ -107,6 +107,18 @@ fn intended(net: &Network, node: &Node) -> (Status, PocStatus) {
         return (Status::Stopped, PocStatus::Idle);
     }
     let height = net.height();
+    if net.is_challenged(&node.spec.id) {
+        let validates = net
+            .exam
+            .as_ref()
+            .is_some_and(|exam| height > exam.window.validation_start);
+        let doing = if validates {
+            PocStatus::Validating
+        } else {
+            PocStatus::Generating
+        };
+        return (Status::Poc, doing);
+    }
     match net.exam.as_ref().filter(|exam| takes_part(net, exam, node)) {
         Some(exam) if height < exam.window.validation_end => {
             let validates_from = match exam.window.kind {
@@ -140,7 +152,8 @@ fn is_confirmation(net: &Network) -> bool {
 }
 
 fn takes_part(net: &Network, exam: &Exam, node: &Node) -> bool {
-    node.model().is_some() && !exam.entries[net.ours].preserved.contains(&node.spec.id)
+    let excused = net.challenges.excuses(net.ours, &exam.window);
+    node.model().is_some() && !excused && !exam.entries[net.ours].preserved.contains(&node.spec.id)
 }
 
 fn purpose(net: &Network, node: &Node, intended: (Status, PocStatus)) -> Option<Purpose> {
@@ -149,8 +162,14 @@ fn purpose(net: &Network, node: &Node, intended: (Status, PocStatus)) -> Option<
     let reconciles = height % RECONCILE_BLOCKS == 0;
     let window = net.exam.as_ref().map(|exam| exam.window);
     let wanted = match (intended, window) {
+        // The challenge is over: generation ends before anything else begins.
+        _ if node.is_generating() && net.challenges.ends(net.ours, height) => Some(Purpose::Halt),
         ((Status::Poc, _), Some(window)) if window.validation_start == height => {
             (node.current.0 == Status::Poc).then_some(Purpose::Halt)
+        }
+        ((Status::Poc, PocStatus::Generating), _) if net.is_challenged(&node.spec.id) => {
+            let due = net.challenges.segment(net.ours).is_some() && !node.is_generating();
+            due.then_some(Purpose::Start)
         }
         ((Status::Poc, PocStatus::Generating), Some(window)) => {
             let awake = is_active(net) || window.kind == Kind::Sprint || reconciles;
@@ -199,7 +218,7 @@ fn note_in_exam(net: &mut Network, id: &str) {
         return;
     };
     let ours = net.ours;
-    if let Some(exam) = &mut net.exam {
+    if let Some(exam) = net.generated_mut() {
         exam.entries[ours].upsert(ExamNode::new(id.to_owned(), node_num, node_count, model));
     }
 }

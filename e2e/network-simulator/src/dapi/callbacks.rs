@@ -95,7 +95,7 @@ pub fn counted(net: &mut Network, model: &str, stage_height: i64, batch: &Batch)
 /// The node whose artifacts these are, or why they are not taken.
 fn taken(net: &Network, model: &str, stage_height: i64, node_num: i64) -> Result<ExamNode, Reply> {
     let height = net.height();
-    let Some(exam) = net.exam.as_ref().filter(|exam| exam.window.generates(height)) else {
+    let Some(exam) = net.generated().filter(|exam| exam.window.generates(height)) else {
         return Err(Reply::error(503, "not in PoC generate phase"));
     };
     if stage_height != exam.window.stage_height {
@@ -124,7 +124,7 @@ fn taken(net: &Network, model: &str, stage_height: i64, node_num: i64) -> Result
 /// the exam ran is not in its list yet.
 fn open_book<'a>(net: &'a mut Network, model: &str, node: ExamNode, is_empty: bool) -> Option<&'a mut Book> {
     let (now_ms, ours) = (net.now_ms, net.ours);
-    let exam = net.exam.as_mut()?;
+    let exam = net.generated_mut()?;
     let (since, proof) = (exam.since_start(now_ms), exam.proof);
     let entry = exam.entries.get_mut(ours)?;
     if !is_empty {

@@ -234,12 +234,13 @@ fn note_start(net: &mut Network, place: usize, job: &Job, result: &Result<Answer
     let ours = net.ours;
     let status = result.as_ref().map_or(0, |answer| answer.status);
     let known = &net.dapi.nodes[place];
-    let Some(exam) = &mut net.exam else {
+    let (node_num, node_id) = (known.node_num, known.spec.id.clone());
+    let Some(exam) = net.generated_mut() else {
         return;
     };
     let t_ms = exam.since_start(job.sent_ms);
-    let noted = exam.entries[ours].node_mut(known.node_num);
-    if let Some(node) = noted.filter(|node| node.node_id == known.spec.id) {
+    let noted = exam.entries[ours].node_mut(node_num);
+    if let Some(node) = noted.filter(|node| node.node_id == node_id) {
         node.requests.push(StartRequest { t_ms, status });
     }
 }
@@ -296,7 +297,7 @@ fn request(net: &Network, node: &Node, ask: Ask) -> Option<Request> {
         Ask::Health => Request::Health,
         Ask::Models => Request::Models,
         Ask::Init => Request::Init(Start {
-            stage_height: net.exam.as_ref()?.window.stage_height,
+            stage_height: net.generated()?.window.stage_height,
             node_num: node.node_num,
             node_count: net.dapi.node_count(),
             model: node.model()?.clone(),
@@ -319,7 +320,7 @@ pub fn segment_path(segment: &str) -> String {
 
 /// The start request: no batch size, no `k_dim`, and `poc_stronger_rng` only when it is true.
 fn init_body(net: &Network, node: &Node) -> Option<Value> {
-    let exam = net.exam.as_ref()?;
+    let exam = net.generated()?;
     let model = net.model(node.model()?)?;
     let mut body = json!({
         "block_hash": exam.seed,

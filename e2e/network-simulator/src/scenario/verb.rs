@@ -57,6 +57,8 @@ pub enum Verb {
     ScheduleMaintenance,
     /// Have it give that window back before it begins.
     CancelMaintenance,
+    /// Challenge the target host: it generates from the next block on until the safety window before the next Sprint.
+    Challenge,
     /// Lose what the target's DAPI keeps on disk.
     LoseDatabase,
     /// Lose `percent` of the requests to the target.
@@ -202,6 +204,7 @@ impl Arguments {
             | Verb::Unjail
             | Verb::Grant
             | Verb::CancelMaintenance
+            | Verb::Challenge
             | Verb::LoseDatabase => {}
         }
         if verb != Verb::TriggerConfirmation && self.target.is_empty() {

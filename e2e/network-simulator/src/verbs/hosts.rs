@@ -1,6 +1,7 @@
 //! What is done to hosts: how they vote, how fast they are, how many of their nodes start, what their DAPI forgets.
 
 use crate::{
+    challenge,
     economy::{
         self,
         allowance::{self, Allowance},
@@ -59,6 +60,7 @@ pub(super) fn apply(net: &mut Network, verb: Verb, arguments: &Arguments) -> Res
             );
             economy::schedule_maintenance(net, host, start, blocks.into())?;
         }
+        Verb::Challenge => challenge::create(net, host)?,
         Verb::CancelMaintenance => {
             let rule = &net.scenario.parameters.maintenance;
             net.hosts[host].account.maintenance.cancel(rule)?;
@@ -79,7 +81,7 @@ pub(super) fn undo(net: &mut Network, verb: Verb, arguments: &Arguments) -> bool
         Verb::Vote => net.hosts[host].votes = None,
         Verb::MissBlocks => net.hosts[host].account.signing.away = false,
         // It ends by its own clock.
-        Verb::Grant | Verb::ScheduleMaintenance | Verb::CancelMaintenance => {}
+        Verb::Grant | Verb::ScheduleMaintenance | Verb::CancelMaintenance | Verb::Challenge => {}
         Verb::VoteInvalid => {
             net.faults.vote_invalid.remove(&host);
         }

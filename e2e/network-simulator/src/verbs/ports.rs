@@ -78,6 +78,7 @@ fn set(fault: &mut PortFault, verb: Verb, arguments: &Arguments, height: i64) {
         | Verb::Grant
         | Verb::ScheduleMaintenance
         | Verb::CancelMaintenance
+        | Verb::Challenge
         | Verb::Deposit
         | Verb::LoseDatabase
         | Verb::Weight => {}
@@ -126,6 +127,7 @@ fn clear(fault: &mut PortFault, verb: Verb, arguments: &Arguments) {
         | Verb::Grant
         | Verb::ScheduleMaintenance
         | Verb::CancelMaintenance
+        | Verb::Challenge
         | Verb::Deposit
         | Verb::LoseDatabase
         | Verb::Weight => {}

@@ -1,6 +1,7 @@
 //! What the control API and the ledger show.
 
 use crate::{
+    challenge::Challenge,
     exam::{Exam, book::Proof, window::Kind},
     ledger::{self, Ledger, Physical},
     network::Network,
@@ -133,6 +134,7 @@ pub fn state(net: &Network) -> Value {
         "nodes": nodes,
         "dapi_up": net.dapi.up,
         "exam": net.exam.as_ref().map(|exam| running(net, exam)),
+        "challenges": challenges(net),
         "exams_done": net.record.exams.len(),
         "faults": net.faults.shown(),
         "chain_halts_at": net.faults.chain_halts_at,
@@ -140,6 +142,25 @@ pub fn state(net: &Network) -> Value {
         "requests": net.record.requests.len(),
         "finished": net.finished,
     })
+}
+
+fn challenges(net: &Network) -> Vec<Value> {
+    let all = net.challenges.past.iter().chain(&net.challenges.live);
+    let row = |challenge: &Challenge| {
+        let segment = net.challenges.segment(challenge.target);
+        let open = segment.filter(|segment| segment.epoch == challenge.epoch);
+        json!({
+            "target": net.hosts[challenge.target].name,
+            "epoch": challenge.epoch,
+            "start": challenge.start,
+            "segment": open.map(|segment| segment.window.start),
+            "generating_end": challenge.generating_end,
+            "bounty_ngonka": challenge.bounty_ngonka.to_string(),
+            "outcome": challenge.outcome.map(|outcome| outcome.as_ref().to_owned()),
+            "to_challenger_ngonka": challenge.to_challenger_ngonka.to_string(),
+        })
+    };
+    all.map(row).collect()
 }
 
 fn host_row(net: &Network, host: usize) -> Value {
