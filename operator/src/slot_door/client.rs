@@ -16,8 +16,8 @@ use crate::model_deployment::observed::Start;
 use crate::model_deployment::{Demote, OPERATOR_PORT, Promote, Rehearse};
 
 const CONNECT: Duration = Duration::from_secs(2);
-/// A silent connection is given up after interval and timeout.
-const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// A silent connection is given up after interval and timeout, each as long as this.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(3);
 const PROMOTE: Duration = Duration::from_secs(3);
 /// On top of the drain that was asked for.
 const DEMOTE: Duration = Duration::from_secs(1);
