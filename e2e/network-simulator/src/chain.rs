@@ -8,9 +8,10 @@ use crate::{
         window::{Kind, Window},
     },
     identity,
-    network::{Block, Conduct, Network},
+    network::{Conduct, Network},
     preserved, rivals, tally,
 };
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The chain's clock is due: one block more, unless the chain stands.
 pub fn on_block(net: &mut Network) -> Vec<Effect> {
@@ -19,20 +20,19 @@ pub fn on_block(net: &mut Network) -> Vec<Effect> {
         return Vec::new();
     }
     let hash = hash_of(net, height);
-    net.blocks.push(Block {
-        height,
-        unix_ms: net.now_ms,
-        hash,
-    });
+    net.blocks.push(net.now_ms, hash);
     let mut effects = due_steps(net);
     let lengths = *net.lengths();
     include_transactions(net);
-    confirmation::on_block(net);
+    if let Some(stage_height) = confirmation::on_block(net) {
+        effects.push(Effect::Survey { stage_height });
+    }
     let epoch = net.latest_epoch();
     let stages = lengths.stages(epoch);
     if epoch > 0 && height == stages.poc_start {
         dapi::claims::make_seeds(net, epoch);
         preserved::pick(net, height);
+        effects.push(Effect::Survey { stage_height: height });
         effects.extend(open(net, epoch, Window::sprint(&lengths, &stages)));
     }
     let starting = net
@@ -83,7 +83,6 @@ fn include_transactions(net: &mut Network) {
         return;
     };
     let takes_commits = exam.window.takes_commits(height);
-    let powers = exam.powers.clone();
     for entry in &mut exam.entries {
         for (model, book) in &mut entry.books {
             if takes_commits {
@@ -92,17 +91,10 @@ fn include_transactions(net: &mut Network) {
                 book.drop_pending();
             }
         }
-        for (validator, value) in std::mem::take(&mut entry.votes_pending) {
-            let address = net.hosts[validator].address.clone();
-            if entry.votes.iter().all(|vote| vote.validator != address) {
-                let power = powers.get(validator).copied().unwrap_or_default();
-                entry.votes.push(crate::ledger::Vote {
-                    validator: address,
-                    value,
-                    power,
-                });
-            }
-        }
+        entry.ballot.include(&exam.powers);
+    }
+    if height == exam.window.generation_end {
+        exam.generation_ended_ms = net.now_ms;
     }
     if height == exam.window.last_commit {
         exam.exchange_ended_ms = net.now_ms;
@@ -122,8 +114,10 @@ fn open(net: &mut Network, epoch: u64, window: Window) -> Vec<Effect> {
         window,
         seed: seed.unwrap_or_default(),
         started_ms: net.now_ms,
+        generation_ended_ms: 0,
         exchange_ended_ms: 0,
         stronger_rng: net.scenario.parameters.poc_stronger_rng_enabled,
+        proof: net.proof,
         entries: (0..net.hosts.len()).map(|index| entry(net, index)).collect(),
         powers: Vec::new(),
         snapshot_hash: String::new(),
@@ -148,29 +142,22 @@ fn open(net: &mut Network, epoch: u64, window: Window) -> Vec<Effect> {
 
 /// A host's nodes as they stand when the exam opens.
 fn entry(net: &Network, index: usize) -> Entry {
-    let preserved = net.preserved.nodes.get(&index).cloned().unwrap_or_default();
+    let preserved: BTreeSet<String> = net.preserved.nodes.get(&index).into_iter().flatten().cloned().collect();
     let seat = net
         .epoch(net.effective_epoch())
         .and_then(|epoch| epoch.seats.get(&index));
-    let carried = |node_id: &str| {
-        let counted = seat.and_then(|seat| seat.nodes.iter().find(|node| node.node_id == node_id));
-        counted
-            .filter(|_| preserved.iter().any(|id| id == node_id))
-            .map_or(0, |node| node.poc_weight)
-    };
+    let carried: BTreeMap<&str, u64> = seat
+        .iter()
+        .flat_map(|seat| &seat.nodes)
+        .filter(|node| preserved.contains(&node.node_id))
+        .map(|node| (node.node_id.as_str(), node.poc_weight))
+        .collect();
     let nodes = match net.hosts[index].conduct {
         Conduct::Simulated(conduct) => rivals::exam_nodes(net, index, conduct),
         Conduct::External => {
             let registered = net.dapi.nodes.iter().filter_map(|node| {
-                Some(ExamNode {
-                    node_id: node.spec.id.clone(),
-                    node_num: node.node_num,
-                    node_count: net.dapi.node_count(),
-                    model: node.model()?.clone(),
-                    requests: Vec::new(),
-                    first_callback_ms: None,
-                    carried: 0,
-                })
+                let (id, count) = (node.spec.id.clone(), net.dapi.node_count());
+                Some(ExamNode::new(id, node.node_num, count, node.model()?.clone()))
             });
             registered.collect()
         }
@@ -178,7 +165,7 @@ fn entry(net: &Network, index: usize) -> Entry {
     let nodes = nodes
         .into_iter()
         .map(|node| ExamNode {
-            carried: carried(&node.node_id),
+            carried: carried.get(node.node_id.as_str()).copied().unwrap_or_default(),
             ..node
         })
         .collect();
@@ -196,20 +183,18 @@ fn advance(net: &mut Network) -> Vec<Effect> {
     let Some(window) = net.exam.as_ref().map(|exam| exam.window) else {
         return effects;
     };
-    let powers = net.voting_powers();
-    let app_hash = identity::digest(&["app", &net.seed(), &height.to_string()]);
-    if let Some(exam) = &mut net.exam {
-        if height == window.photo {
-            for entry in &mut exam.entries {
-                entry.early = Some(entry.committed());
-            }
-        }
-        if height == window.validation_start {
-            exam.powers = powers;
-            exam.snapshot_hash = hex::encode(app_hash);
+    if let Some(exam) = net.exam.as_mut().filter(|_| height == window.photo) {
+        for entry in &mut exam.entries {
+            entry.early = Some(entry.committed());
         }
     }
     if height == window.validation_start {
+        let powers = net.voting_powers();
+        let app_hash = identity::digest(&["app", &net.seed(), &height.to_string()]);
+        if let Some(exam) = &mut net.exam {
+            exam.powers = powers;
+            exam.snapshot_hash = hex::encode(app_hash);
+        }
         effects.extend(rivals::judge(net));
     }
     if window.validates(height) {
@@ -227,24 +212,27 @@ fn finish(net: &mut Network) -> Vec<Effect> {
     let last = net.scenario.network.epochs;
     let height = net.height();
     let stages = net.lengths().stages(last);
-    let claim_time = stages.claim_money + dapi::claims::longest_wait(net.lengths().epoch_length) + 2;
-    let block_millis = net.scenario.network.block_millis;
-    let is_due = |at| {
-        net.scenario
-            .steps
-            .iter()
-            .any(|step| step.at.due(at, net.lengths(), block_millis).is_some())
-    };
-    let steps_left = (height..stages.next_poc_start).any(is_due);
-    let exams_left = net.exam.is_some() || net.confirmation().is_some() || net.confirmation_requested;
-    let claimed = claims_done(net, last) || height > claim_time;
-    let done = height > stages.claim_money && !steps_left && !exams_left && claimed && !awaits_chance(net, last);
-    if net.finished || !(done || height >= stages.next_poc_start - 1) {
+    let is_over = height >= stages.next_poc_start - 1 || (height > stages.claim_money && is_done(net, last));
+    if net.finished || !is_over {
         return Vec::new();
     }
     net.finished = true;
     tracing::info!(height, "scenario is over");
     vec![Effect::Save, Effect::Finish]
+}
+
+fn is_done(net: &Network, last: u64) -> bool {
+    let height = net.height();
+    let stages = net.lengths().stages(last);
+    let claim_time = stages.claim_money + dapi::claims::longest_wait(net.lengths().epoch_length) + 2;
+    let exams_left = net.exam.is_some() || net.confirmation().is_some() || net.confirmation_requested;
+    let claimed = claims_done(net, last) || height > claim_time;
+    let block_millis = net.scenario.network.block_millis;
+    let is_left = |step: &crate::scenario::Step| {
+        let last_due = step.at.last_before(stages.next_poc_start, net.lengths(), block_millis);
+        last_due.is_some_and(|due| due >= height)
+    };
+    !exams_left && claimed && !awaits_chance(net, last) && !net.scenario.steps.iter().any(is_left)
 }
 
 /// Whether the chain may still announce a confirmation that the scenario expects.

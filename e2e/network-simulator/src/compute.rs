@@ -51,40 +51,24 @@ impl Computer {
                 exam,
                 host,
                 node,
-                nonces,
-                random: true,
-                ..
+                model,
+                round,
+                enumeration,
+                places,
+                random,
             } => {
-                let artifacts = nonces.into_iter().map(random_artifact).collect();
+                let nonces: Vec<i64> = places.filter_map(|place| enumeration.nonce(place)).collect();
+                let artifacts = if random {
+                    nonces.into_iter().map(random_artifact).collect()
+                } else {
+                    self.generate(&model, &round, &nonces)?
+                };
                 Some(Event::Produced {
                     exam,
                     host,
                     node,
                     artifacts,
                 })
-            }
-            Work::Generate {
-                exam,
-                host,
-                node,
-                model,
-                round,
-                nonces,
-                random: false,
-            } => {
-                let batch = self.prepare(&model, &round)?.generate(&nonces);
-                match batch {
-                    Ok(batch) => Some(Event::Produced {
-                        exam,
-                        host,
-                        node,
-                        artifacts: batch.artifacts,
-                    }),
-                    Err(error) => {
-                        tracing::error!(%error, model, "artifacts could not be computed");
-                        None
-                    }
-                }
             }
             Work::Judge {
                 exam,
@@ -110,6 +94,29 @@ impl Computer {
                     total,
                     fraud,
                 })
+            }
+            Work::Count {
+                exam,
+                host,
+                model,
+                total,
+                fraud,
+            } => Some(Event::Judged {
+                exam,
+                host,
+                model,
+                total,
+                fraud,
+            }),
+        }
+    }
+
+    fn generate(&mut self, model: &str, round: &Round, nonces: &[i64]) -> Option<Vec<Artifact>> {
+        match self.prepare(model, round)?.generate(nonces) {
+            Ok(batch) => Some(batch.artifacts),
+            Err(error) => {
+                tracing::error!(%error, model, "artifacts could not be computed");
+                None
             }
         }
     }

@@ -33,21 +33,24 @@ pub fn obstacle(net: &Network, force: bool) -> Option<String> {
     }
 }
 
-/// At a new block: the event's seed is known, or a new event begins.
-pub fn on_block(net: &mut Network) {
+/// At a new block: the event's seed is known, or a new event begins, which is then said by its height.
+pub fn on_block(net: &mut Network) -> Option<i64> {
     let height = net.height();
-    let seed = net.block(height - 1).map(|block| block.hash.to_lowercase());
+    let newest = net.latest_epoch();
+    let before = net.blocks.get(height - 1);
     let active = net
         .epochs
-        .values_mut()
-        .flat_map(|epoch| &mut epoch.confirmations)
+        .range_mut(newest.saturating_sub(1)..=newest)
+        .flat_map(|(_, epoch)| &mut epoch.confirmations)
         .find(|event| event.window.start == height);
-    if let (Some(event), Some(seed)) = (active, seed) {
-        event.seed = seed;
+    if let (Some(event), Some(before)) = (active, before) {
+        event.seed = before.hash.to_lowercase();
     }
-    if std::mem::take(&mut net.confirmation_requested) || by_chance(net) {
+    let begins = std::mem::take(&mut net.confirmation_requested) || by_chance(net);
+    begins.then(|| {
         announce(net);
-    }
+        height
+    })
 }
 
 fn by_chance(net: &Network) -> bool {

@@ -151,8 +151,10 @@ pub struct Dapi {
     /// Without it every transaction is refused, and only the setup report shows it.
     pub feegrant: bool,
     pub up: bool,
-    /// In order of registration.
+    /// In order of registration, which is that of their numbers.
     pub nodes: Vec<Node>,
+    /// Where each id is in `nodes`.
+    places: BTreeMap<String, usize>,
     /// Highest node number given since DAPI started.
     pub highest_num: u32,
     pub jobs: u64,
@@ -174,6 +176,7 @@ impl Dapi {
             feegrant: scenario.dapi.feegrant.unwrap_or(true),
             up: true,
             nodes: Vec::new(),
+            places: BTreeMap::new(),
             highest_num: 0,
             jobs: 0,
             seeds: BTreeMap::new(),
@@ -183,12 +186,42 @@ impl Dapi {
         }
     }
 
+    /// Where a node is in the list.
+    pub fn place(&self, id: &str) -> Option<usize> {
+        self.places.get(id).copied()
+    }
+
     pub fn node(&self, id: &str) -> Option<&Node> {
-        self.nodes.iter().find(|node| node.spec.id == id)
+        self.nodes.get(self.place(id)?)
     }
 
     pub fn node_mut(&mut self, id: &str) -> Option<&mut Node> {
-        self.nodes.iter_mut().find(|node| node.spec.id == id)
+        let place = self.place(id)?;
+        self.nodes.get_mut(place)
+    }
+
+    /// The node that has a number.
+    pub fn numbered(&self, node_num: i64) -> Option<&Node> {
+        let place = self.nodes.binary_search_by_key(&node_num, |node| node.node_num.into());
+        self.nodes.get(place.ok()?)
+    }
+
+    /// Registers a node under the next number.
+    fn add(&mut self, node: Node) {
+        self.places.insert(node.spec.id.clone(), self.nodes.len());
+        self.nodes.push(node);
+    }
+
+    /// Whether there was such a node.
+    fn remove(&mut self, id: &str) -> bool {
+        let Some(place) = self.places.remove(id) else {
+            return false;
+        };
+        self.nodes.remove(place);
+        for later in self.places.values_mut().filter(|later| **later > place) {
+            *later -= 1;
+        }
+        true
     }
 
     /// In start requests: the highest number ever given, plus one.
@@ -223,6 +256,7 @@ impl Dapi {
     /// The disk is gone too: nodes and seeds.
     pub fn lose_database(&mut self) {
         self.nodes.clear();
+        self.places.clear();
         self.highest_num = 0;
         self.seeds.clear();
     }

@@ -33,11 +33,14 @@ fn weighted_median(shares: &[Share]) -> Option<f64> {
     })
 }
 
-/// Own share over the median, in basis points rounded down; nothing where there is no share or no median to compare.
-pub fn ratio_bp(own: Share, all: &[Share]) -> Option<u64> {
-    let median = weighted_median(all).filter(|median| *median > 0.0)?;
-    let share = (own.last > 0).then(|| own.early as f64 / own.last as f64)?;
-    Some((share / median * 10_000.0 + 1e-6).floor() as u64)
+/// Every share over the median, in basis points rounded down; nothing where there is no share or no median to compare.
+pub fn ratios_bp(all: &[Share]) -> Vec<Option<u64>> {
+    let median = weighted_median(all).filter(|median| *median > 0.0);
+    let ratio = |own: &Share| {
+        let share = (own.last > 0).then(|| own.early as f64 / own.last as f64)?;
+        Some((share / median? * 10_000.0 + 1e-6).floor() as u64)
+    };
+    all.iter().map(ratio).collect()
 }
 
 /// The guard's memory of a host: misses in a row, after this exam.
@@ -66,10 +69,13 @@ mod tests {
     fn the_median_is_weighted_by_power() {
         let all = [share(1, 10, 1), share(3, 10, 1), share(4, 10, 3)];
         assert_eq!(weighted_median(&all), Some(0.4));
-        assert_eq!(ratio_bp(all[0], &all), Some(2500));
-        assert_eq!(ratio_bp(all[1], &all), Some(7500));
-        assert_eq!(ratio_bp(share(5, 0, 1), &all), None);
-        assert_eq!(ratio_bp(all[0], &[]), None);
+        assert_eq!(ratios_bp(&all), [Some(2500), Some(7500), Some(10_000)]);
+        assert_eq!(ratios_bp(&[all[0], share(5, 0, 1)])[1], None);
+        assert_eq!(
+            ratios_bp(&[share(1, 10, 0)]),
+            [None],
+            "nobody with power to compare with"
+        );
     }
 
     #[test]

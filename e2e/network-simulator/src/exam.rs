@@ -1,13 +1,15 @@
 //! One exam while it runs: its window on the chain and, per host, who was asked, what was delivered and what was
 //! committed. Plain state with the rules that belong to it alone.
 
+pub mod ballot;
 pub mod book;
 pub mod window;
 
-use crate::ledger::{StartRequest, Vote};
-use book::Book;
+use crate::ledger::StartRequest;
+use ballot::Ballot;
+use book::{Book, Proof};
 use kernels::scheme::Round;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use window::Window;
 
 /// One Sprint or confirmation.
@@ -21,9 +23,12 @@ pub struct Exam {
     pub seed: String,
     /// Unix time of the block at which generation started.
     pub started_ms: u64,
+    /// Unix time of the block at which generation ended; 0 before.
+    pub generation_ended_ms: u64,
     /// Unix time of the block at which the exchange ended; 0 before.
     pub exchange_ended_ms: u64,
     pub stronger_rng: bool,
+    pub proof: Proof,
     /// One per host, in the network's order.
     pub entries: Vec<Entry>,
     /// Voting power per host, frozen at validation start; empty before.
@@ -35,16 +40,15 @@ pub struct Exam {
 #[derive(Debug, Clone, Default)]
 pub struct Entry {
     /// Node ids left on inference.
-    pub preserved: Vec<String>,
+    pub preserved: BTreeSet<String>,
+    /// In order of their numbers.
     pub nodes: Vec<ExamNode>,
     /// Artifacts and commitments per model.
     pub books: BTreeMap<String, Book>,
     /// What the photo showed; nothing before it was taken.
     pub early: Option<u64>,
-    /// Votes of others on this host that are in a block.
-    pub votes: Vec<Vote>,
-    /// Votes waiting for the next block, as (validator, value).
-    pub votes_pending: Vec<(usize, i64)>,
+    /// Votes of others on this host.
+    pub ballot: Ballot,
     /// What recomputing this host's sample gave, per model.
     pub judged: BTreeMap<String, Judgement>,
 }
@@ -60,6 +64,24 @@ pub struct ExamNode {
     pub first_callback_ms: Option<u64>,
     /// Count carried over from the epoch before by a preserved node.
     pub carried: u64,
+    /// Nonces in 1000 seconds of a simulated host's node in this exam.
+    pub rate_milli: u64,
+}
+
+impl ExamNode {
+    /// A node that has done nothing yet.
+    pub fn new(node_id: String, node_num: u32, node_count: u32, model: String) -> Self {
+        Self {
+            node_id,
+            node_num,
+            node_count,
+            model,
+            requests: Vec::new(),
+            first_callback_ms: None,
+            carried: 0,
+            rate_milli: 0,
+        }
+    }
 }
 
 /// Outcome of recomputing a sample.
@@ -99,17 +121,18 @@ impl Entry {
 
     /// The node with this number, for whatever is to be noted about it.
     pub fn node_mut(&mut self, node_num: u32) -> Option<&mut ExamNode> {
-        self.nodes.iter_mut().find(|node| node.node_num == node_num)
+        let place = self.nodes.binary_search_by_key(&node_num, |node| node.node_num).ok()?;
+        self.nodes.get_mut(place)
     }
 
     /// Adds a node, or renews what may change about it during an exam.
     pub fn upsert(&mut self, node: ExamNode) {
-        match self.node_mut(node.node_num) {
-            Some(known) => {
-                known.node_id = node.node_id;
-                known.model = node.model;
+        match self.nodes.binary_search_by_key(&node.node_num, |known| known.node_num) {
+            Ok(place) => {
+                self.nodes[place].node_id = node.node_id;
+                self.nodes[place].model = node.model;
             }
-            None => self.nodes.push(node),
+            Err(place) => self.nodes.insert(place, node),
         }
     }
 

@@ -44,10 +44,12 @@ impl Port {
 pub enum Target {
     Ports(Vec<Port>),
     Chain,
+    /// One of our ML nodes, by its id.
+    Node(String),
 }
 
 impl Target {
-    /// `rpc/2`, `rest/2`, `endpoint/2`, `dapi`, `dapi/admin`, `chain`.
+    /// `rpc/2`, `rest/2`, `endpoint/2`, `dapi`, `dapi/admin`, `chain`, `node/ID`.
     pub fn parse(text: &str) -> Option<Self> {
         let (kind, rest) = text.split_once('/').unwrap_or((text, ""));
         let endpoint = || {
@@ -58,6 +60,7 @@ impl Target {
         };
         let ports = match (kind, rest) {
             ("chain", "") => return Some(Self::Chain),
+            ("node", id) if !id.is_empty() => return Some(Self::Node(id.to_owned())),
             ("dapi", "") => Port::DAPI.to_vec(),
             ("dapi", "public") => vec![Port::DapiPublic],
             ("dapi", "ml") => vec![Port::DapiMl],
@@ -91,11 +94,19 @@ pub struct PortFault {
     pub lies: BTreeMap<String, Value>,
     #[serde(skip_serializing_if = "is_zero")]
     pub skew_ms: i64,
+    /// Requests lost, of a hundred.
+    #[serde(skip_serializing_if = "is_none_lost")]
+    pub lost_percent: u32,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(number: &i64) -> bool {
     *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_none_lost(percent: &u32) -> bool {
+    *percent == 0
 }
 
 /// Everything that is broken.
@@ -106,6 +117,8 @@ pub struct Faults {
     pub chain_halts_at: Option<i64>,
     /// Share of voting power that votes against a host (its index) in its next exam.
     pub vote_invalid: BTreeMap<usize, f64>,
+    /// Chances taken so far, so that each is another.
+    pub drawn: u64,
 }
 
 impl Faults {
@@ -158,7 +171,8 @@ mod tests {
             Some(Target::Ports(vec![Port::Rpc(2), Port::Rest(2)]))
         );
         assert_eq!(Target::parse("chain"), Some(Target::Chain));
-        for nothing in ["rpc/0", "rpc/4", "rpc", "dapi/x", "", "chain/1"] {
+        assert_eq!(Target::parse("node/a/b"), Some(Target::Node("a/b".to_owned())));
+        for nothing in ["rpc/0", "rpc/4", "rpc", "dapi/x", "", "chain/1", "node", "node/"] {
             assert_eq!(Target::parse(nothing), None, "{nothing}");
         }
     }

@@ -3,6 +3,9 @@
 
 use sha2::{Digest, Sha256};
 
+/// Where the digest that stands for a tree of counted artifacts begins.
+pub const COUNTED_ROOT: &[u8] = b"counted artifacts\0";
+
 const CHARSET: &[u8; 32] = b"qpzry9x8gf2tvdw0s3jn54khce6mua7l";
 
 /// SHA-256 of the parts, each followed by a separator that none of them contains.

@@ -15,6 +15,7 @@ pub struct Ledger {
     pub seed: u64,
     pub chain_id: String,
     pub network_version: String,
+    pub physical: Physical,
     pub parameters: Value,
     pub models: BTreeMap<String, Model>,
     pub exams: Vec<Exam>,
@@ -22,6 +23,18 @@ pub struct Ledger {
     pub external_requests: Vec<ExternalRequest>,
     /// Requests that came after the list was full.
     pub external_requests_left_out: u64,
+}
+
+/// What `physically_available_weight` means in a ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Physical {
+    /// Real time: weight of what was delivered in time, had all of it been committed. Machines are outside, and what they
+    /// could have done is not known here.
+    Delivered,
+    /// Virtual time: weight of what the machines could have generated that were healthy, loaded and reachable at the block
+    /// that began or announced the exam, no more of them than there were slots.
+    Capacity,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -74,6 +87,8 @@ pub struct Host {
     pub expected_weight: Option<u64>,
     pub ratio_bp: u64,
     pub weight: u64,
+    /// What its nodes' would have come to; see [`Physical`].
+    pub physically_available_weight: u64,
     pub lost_ngonka: String,
 }
 
@@ -89,7 +104,7 @@ pub struct Node {
     pub accepted: u64,
     pub committed: u64,
     pub carried_weight: u64,
-    /// Weight of what the node delivered in time, had all of it been committed.
+    /// See [`Physical`].
     pub physically_available_weight: u64,
 }
 

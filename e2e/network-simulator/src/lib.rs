@@ -11,13 +11,14 @@
 //! | [`views`] | the state as JSON, in the recorded shapes |
 //! | [`release`] | what other releases have in another shape: one table |
 //! | [`driver`], [`http`], [`compute`] | real time: sockets, timers, proof of compute |
+//! | [`mod@virtual_time`] | virtual time: a queue, and whoever plays our machines; artifacts are counted |
+//! | [`truth`], [`noise`] | what was physically there; how far rates stray |
 //! | [`ledger`] | what a run leaves behind |
-//!
-//! A driver in virtual time replaces the last but one row and nothing else.
 
 #![forbid(unsafe_code)]
 
 pub mod args;
+pub mod blocks;
 pub mod chain;
 pub mod compute;
 pub mod confirmation;
@@ -32,6 +33,7 @@ pub mod http;
 pub mod identity;
 pub mod ledger;
 pub mod network;
+pub mod noise;
 pub mod parameters;
 pub mod preserved;
 pub mod release;
@@ -43,8 +45,10 @@ pub mod stages;
 pub mod step;
 pub mod tally;
 pub mod time;
+pub mod truth;
 pub mod verbs;
 pub mod views;
+pub mod virtual_time;
 pub mod votes;
 
 #[cfg(test)]

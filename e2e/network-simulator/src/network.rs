@@ -2,13 +2,15 @@
 //! Plain values; [`crate::step`] changes them, [`crate::views`] shows them.
 
 use crate::{
-    dapi::Dapi,
+    blocks::{Block, Blocks},
+    dapi::{self, Dapi},
     event::Command,
-    exam::{Exam, window::Window},
+    exam::{Exam, book::Proof, window::Window},
     faults::Faults,
     identity, ledger,
     scenario::{Delivery, DriverKind, Model, Scenario, Voting},
     stages::{Lengths, Stages},
+    truth::Survey,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -19,15 +21,6 @@ use std::{
 const PAST_EXAMS: usize = 10;
 /// Requests from outside that the ledger lists; later ones are only counted.
 const MAX_REQUESTS: usize = 200_000;
-
-/// A block everybody agrees on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Block {
-    pub height: i64,
-    pub unix_ms: u64,
-    /// Upper-case hex.
-    pub hash: String,
-}
 
 /// A participant.
 #[derive(Debug, Clone)]
@@ -41,6 +34,10 @@ pub struct Host {
     pub early_misses: u32,
     /// Spendable ngonka.
     pub balance: u64,
+    /// Blocks that it waits after a claim window opens.
+    pub claim_wait: i64,
+    /// Speed of a simulated host's nodes in its next exams, against what the scenario gives them.
+    pub speed_percent: u32,
 }
 
 /// Where a host's behaviour comes from.
@@ -55,6 +52,8 @@ pub enum Conduct {
 pub struct Simulated {
     pub nodes: u32,
     pub nonces_per_second: u32,
+    /// Up to so many thousandths faster or slower, anew for every node and exam.
+    pub noise_permille: u32,
     pub votes: Voting,
     pub delivery: Delivery,
     pub late_blocks: u32,
@@ -153,7 +152,7 @@ pub struct Network {
     pub started_ms: u64,
     /// Unix time of the newest event.
     pub now_ms: u64,
-    pub blocks: Vec<Block>,
+    pub blocks: Blocks,
     pub hosts: Vec<Host>,
     /// Index of the host whose DAPI is served.
     pub ours: usize,
@@ -161,6 +160,10 @@ pub struct Network {
     pub exam: Option<Exam>,
     pub past: VecDeque<Exam>,
     pub exams_started: u64,
+    /// How artifacts come about in this run.
+    pub proof: Proof,
+    /// What our host physically had when the newest exam began or was announced, where that is known.
+    pub survey: Option<Survey>,
     pub preserved: Preserved,
     pub dapi: Dapi,
     pub faults: Faults,
@@ -187,13 +190,15 @@ impl Network {
         Self {
             started_ms,
             now_ms: started_ms,
-            blocks: Vec::new(),
+            blocks: Blocks::default(),
             hosts,
             ours,
             epochs: BTreeMap::from([(0, Epoch::default())]),
             exam: None,
             past: VecDeque::new(),
             exams_started: 0,
+            proof: Proof::default(),
+            survey: None,
             preserved: Preserved::default(),
             dapi,
             faults: Faults::default(),
@@ -207,14 +212,11 @@ impl Network {
 
     /// Height of the newest block, 0 before the first.
     pub fn height(&self) -> i64 {
-        self.blocks.len() as i64
+        self.blocks.height()
     }
 
     pub fn block(&self, height: i64) -> Option<&Block> {
-        usize::try_from(height)
-            .ok()?
-            .checked_sub(1)
-            .and_then(|index| self.blocks.get(index))
+        self.blocks.get(height)
     }
 
     pub fn lengths(&self) -> &Lengths {
@@ -255,10 +257,16 @@ impl Network {
 
     /// The announced confirmation that is not yet cleared.
     pub fn confirmation(&self) -> Option<&Confirmation> {
-        let height = self.height();
+        self.confirmation_at(self.height())
+    }
+
+    /// The same as of an earlier height: an endpoint may lag behind.
+    pub fn confirmation_at(&self, height: i64) -> Option<&Confirmation> {
+        // One belongs to the epoch in which it was announced and is over before the next begins.
+        let newest = self.lengths().latest_epoch(height);
         self.epochs
-            .values()
-            .flat_map(|epoch| &epoch.confirmations)
+            .range(newest.saturating_sub(1)..=newest)
+            .flat_map(|(_, epoch)| &epoch.confirmations)
             .find(|event| (event.window.stage_height..event.cleared).contains(&height))
     }
 
@@ -285,6 +293,19 @@ impl Network {
         (0..self.hosts.len())
             .map(|index| seats.map_or(1, |seats| seats.get(&index).map_or(0, |seat| seat.weight)))
             .collect()
+    }
+
+    /// Whether a request to a port is lost on its way, as that port's fault has it: by the seed, one after another.
+    pub fn loses(&mut self, port: crate::faults::Port) -> bool {
+        let percent = self.faults.port(port).lost_percent;
+        percent > 0 && self.draw_percent(percent)
+    }
+
+    /// A chance of so many in a hundred.
+    pub fn draw_percent(&mut self, percent: u32) -> bool {
+        self.faults.drawn += 1;
+        let drawn = self.faults.drawn.to_string();
+        identity::number_below(100, &["loss", &self.seed(), &drawn]) < u64::from(percent)
     }
 
     /// Notes a request from outside.
@@ -316,6 +337,7 @@ fn hosts(scenario: &Scenario) -> Vec<Host> {
                 DriverKind::Simulated => Conduct::Simulated(Simulated {
                     nodes: section.nodes,
                     nonces_per_second: section.nonces_per_second,
+                    noise_permille: section.noise_permille,
                     votes: section.votes,
                     delivery: section.artifacts,
                     late_blocks: section.late_blocks,
@@ -323,6 +345,8 @@ fn hosts(scenario: &Scenario) -> Vec<Host> {
                 }),
             };
             hosts.push(Host {
+                claim_wait: dapi::claims::wait(&address, scenario.parameters.lengths.epoch_length),
+                speed_percent: 100,
                 warm_address: identity::address("gonka", &format!("{public_key}/warm")),
                 name,
                 address,

@@ -1,12 +1,16 @@
-//! Simulated hosts: they produce real artifacts at their rate, in small batches, and vote by what recomputation found.
+//! Simulated hosts: they produce artifacts at their rate, in small batches, and vote by what recomputation found. In
+//! real time the artifacts are real; where artifacts are counted, so are theirs.
 
 use crate::{
     early,
     event::{Effect, Timer, Work},
-    exam::{Entry, Exam, ExamNode},
+    exam::{
+        Entry, Exam, ExamNode,
+        book::{Book, Proof, counted::Batch},
+    },
     ledger::StartRequest,
-    network::{Conduct, Network, Simulated},
-    sample,
+    network::{Conduct, Host, Network, Simulated},
+    noise, sample,
     scenario::{Delivery, Model, Voting},
 };
 use kernels::{nonces::Enumeration, scheme::Artifact, statistics::StatTest};
@@ -26,21 +30,26 @@ pub fn stat_test(model: &Model) -> StatTest {
 /// The nodes of a simulated host: `<host>-<number from 0>`, numbered from 1 like everybody's.
 pub fn exam_nodes(net: &Network, host: usize, conduct: Simulated) -> Vec<ExamNode> {
     let model = &net.scenario.models[conduct.model];
+    let (seed, exam) = (net.seed(), (net.exams_started).to_string());
+    let usual = u64::from(conduct.nonces_per_second) * 10 * u64::from(net.hosts[host].speed_percent);
     (0..conduct.nodes)
-        .map(|index| ExamNode {
-            node_id: format!("{}-{index}", net.hosts[host].name),
-            node_num: index + 1,
-            node_count: conduct.nodes + 1,
-            model: model.id.clone(),
-            requests: Vec::new(),
-            first_callback_ms: None,
-            carried: 0,
+        .map(|index| {
+            let node_id = format!("{}-{index}", net.hosts[host].name);
+            let rate_milli = noise::vary(usual, conduct.noise_permille, &[&seed, &exam, &node_id]);
+            ExamNode {
+                rate_milli,
+                ..ExamNode::new(node_id, index + 1, conduct.nodes + 1, model.id.clone())
+            }
         })
         .collect()
 }
 
 fn simulated(net: &Network, host: usize) -> Option<Simulated> {
-    match net.hosts[host].conduct {
+    conduct_of(&net.hosts[host])
+}
+
+fn conduct_of(host: &Host) -> Option<Simulated> {
+    match host.conduct {
         Conduct::Simulated(conduct) => Some(conduct),
         Conduct::External => None,
     }
@@ -79,28 +88,69 @@ pub fn on_produce(net: &mut Network, exam_id: u64) -> Vec<Effect> {
     else {
         return Vec::new();
     };
-    let mut effects = vec![Effect::After {
+    let again = Effect::After {
         ms: block_ms,
         timer: Timer::Produce { exam: exam_id },
-    }];
+    };
+    if exam.proof == Proof::Counted {
+        count(net, block_ms);
+        return vec![again];
+    }
+    let mut effects = vec![again];
     for host in 0..net.hosts.len() {
         let Some(conduct) = simulated(net, host) else {
             continue;
         };
         let entry = &exam.entries[host];
-        for (index, node) in entry
-            .nodes
-            .iter()
-            .enumerate()
-            .filter(|(_, node)| !entry.preserved.contains(&node.node_id))
-        {
-            let late_ms = u64::from(conduct.late_blocks) * block_ms;
-            let ran_ms = exam.since_start(now_ms).saturating_sub(late_ms);
-            let due = ran_ms * u64::from(conduct.nonces_per_second) / 1000;
+        let ran_ms = ran(exam, conduct, block_ms, now_ms);
+        for (index, node) in entry.nodes.iter().enumerate().filter(|(_, node)| works(entry, node)) {
+            let due = noise::nonces(node.rate_milli, ran_ms);
             effects.extend(batch(net, exam, (host, index), node, due));
         }
     }
     effects
+}
+
+/// Milliseconds that a host's nodes have generated.
+fn ran(exam: &Exam, conduct: Simulated, block_ms: u64, now_ms: u64) -> u64 {
+    let late_ms = u64::from(conduct.late_blocks) * block_ms;
+    exam.since_start(now_ms).saturating_sub(late_ms)
+}
+
+/// Whether a node was started: whoever is left on inference, or left out of a partial start, was not.
+fn works(entry: &Entry, node: &ExamNode) -> bool {
+    !node.requests.is_empty() && !entry.preserved.contains(&node.node_id)
+}
+
+/// What every node owes by now is there at once: there is nothing to compute.
+fn count(net: &mut Network, block_ms: u64) {
+    let now_ms = net.now_ms;
+    let Some(exam) = &mut net.exam else {
+        return;
+    };
+    for (host, index) in net.hosts.iter().zip(0..) {
+        let Some(conduct) = conduct_of(host) else {
+            continue;
+        };
+        let since = exam.since_start(now_ms);
+        let ran_ms = ran(exam, conduct, block_ms, now_ms);
+        let entry: &mut Entry = &mut exam.entries[index];
+        let model = entry.nodes.first().map(|node| node.model.clone()).unwrap_or_default();
+        let book = entry.books.entry(model).or_insert_with(|| Book::new(Proof::Counted));
+        for node in &mut entry.nodes {
+            if node.requests.is_empty() || entry.preserved.contains(&node.node_id) {
+                continue;
+            }
+            let batch = Batch {
+                node_num: node.node_num,
+                group: 0,
+                places: 0..noise::nonces(node.rate_milli, ran_ms),
+            };
+            if book.count(&batch) > 0 {
+                node.first_callback_ms.get_or_insert(since);
+            }
+        }
+    }
 }
 
 /// The next nonces of a node, as many as its rate owes by now.
@@ -110,8 +160,8 @@ fn batch(net: &Network, exam: &Exam, place: (usize, usize), node: &ExamNode, due
     let done = delivered(&exam.entries[host], node);
     let model = net.model(&node.model)?;
     let enumeration = Enumeration::new(i64::from(node.node_num), i64::from(node.node_count), 0, 1).ok()?;
-    let nonces: Vec<i64> = (done..due).filter_map(|at| enumeration.nonce(at)).collect();
-    if nonces.is_empty() {
+    let places = done..due.min(enumeration.len());
+    if places.is_empty() {
         return None;
     }
     Some(Effect::Compute(Work::Generate {
@@ -120,18 +170,17 @@ fn batch(net: &Network, exam: &Exam, place: (usize, usize), node: &ExamNode, due
         node: index,
         model: model.id.clone(),
         round: exam.round(&net.hosts[host].public_key, model.seq_len, model.k_dim),
-        nonces,
+        enumeration,
+        places,
         random: conduct.delivery == Delivery::Random,
     }))
 }
 
 fn delivered(entry: &Entry, node: &ExamNode) -> u64 {
-    entry.books.get(&node.model).map_or(0, |book| {
-        book.accepted()
-            .iter()
-            .filter(|item| item.node_num == node.node_num)
-            .count() as u64
-    })
+    entry
+        .books
+        .get(&node.model)
+        .map_or(0, |book| book.delivered(node.node_num))
 }
 
 /// A batch is ready; it counts if generation still runs.
@@ -164,19 +213,29 @@ pub fn judge(net: &Network) -> Vec<Effect> {
     let Some(exam) = &net.exam else {
         return Vec::new();
     };
-    let size = net.scenario.parameters.validation_sample_size;
+    let most = net.scenario.parameters.validation_sample_size;
     let mut effects = Vec::new();
     for (host, entry) in exam.entries.iter().enumerate() {
         for (model_id, book) in entry.books.iter().filter(|(_, book)| book.committed() > 0) {
             let Some(model) = net.model(model_id) else {
                 continue;
             };
+            if exam.proof == Proof::Counted {
+                effects.push(Effect::Compute(Work::Count {
+                    exam: exam.id,
+                    host,
+                    model: model_id.clone(),
+                    total: sample::size(book, most),
+                    fraud: is_fraud(net, host),
+                }));
+                continue;
+            }
             effects.push(Effect::Compute(Work::Judge {
                 exam: exam.id,
                 host,
                 model: model_id.clone(),
                 round: exam.round(&net.hosts[host].public_key, model.seq_len, model.k_dim),
-                sample: sample::draw(book, size, &format!("{}/rivals/{}", exam.id, net.hosts[host].address)),
+                sample: sample::draw(book, most, &format!("{}/rivals/{}", exam.id, net.hosts[host].address)),
                 test: stat_test(model),
             }));
         }
@@ -184,35 +243,47 @@ pub fn judge(net: &Network) -> Vec<Effect> {
     effects
 }
 
+/// What recomputing a host's artifacts finds where they are only counted.
+pub fn is_fraud(net: &Network, host: usize) -> bool {
+    simulated(net, host).is_some_and(|conduct| conduct.delivery == Delivery::Random)
+}
+
 /// Votes of simulated hosts that can be given by now.
 pub fn vote(net: &mut Network) {
     let Some(exam) = net.exam.as_ref() else {
         return;
     };
+    let late = std::cell::OnceCell::new();
     let all_given_up = net.height() >= exam.window.validation_wind_down;
     let mut votes = Vec::new();
     for subject in 0..net.hosts.len() {
         let entry = &exam.entries[subject];
-        if entry.committed() == 0 {
+        let open: Vec<usize> = (0..net.hosts.len())
+            .filter(|validator| !entry.ballot.has(*validator))
+            .collect();
+        if open.is_empty() || entry.committed() == 0 {
             continue;
         }
         // A validator fetches the proofs from the host itself.
         let reachable = subject != net.ours || (net.dapi.up && !is_closed(net));
         let fair = match (entry.is_judged() && reachable, all_given_up) {
-            (true, _) => Some(fair_value(net, exam, subject)),
+            (true, _) => {
+                let misses = late.get_or_init(|| crate::tally::early_misses(net, exam));
+                Some(fair_value(entry, misses[subject]))
+            }
             (false, true) => Some(-1),
             (false, false) => None,
         };
-        for validator in 0..net.hosts.len() {
-            let fresh = !has_voted(net, entry, validator);
-            if let Some(value) = fresh.then(|| value(net, exam, (validator, subject), fair)).flatten() {
+        let against = Conspiracy::against(net, exam, subject);
+        for validator in open {
+            if let Some(value) = value(net, (validator, subject), fair, &against) {
                 votes.push((subject, validator, value));
             }
         }
     }
     if let Some(exam) = &mut net.exam {
         for (subject, validator, value) in votes {
-            exam.entries[subject].votes_pending.push((validator, value));
+            exam.entries[subject].ballot.cast(validator, value);
         }
     }
 }
@@ -222,24 +293,20 @@ fn is_closed(net: &Network) -> bool {
     public.stopped || public.stalled || public.status.is_some_and(|status| status >= 400)
 }
 
-fn has_voted(net: &Network, entry: &Entry, validator: usize) -> bool {
-    let address = &net.hosts[validator].address;
-    entry.votes.iter().any(|vote| vote.validator == *address)
-        || entry.votes_pending.iter().any(|(who, _)| *who == validator)
-}
-
 /// Recomputation found no fraud and the host was not late twice: the size of the sample; else a refusal.
-fn fair_value(net: &Network, exam: &Exam, subject: usize) -> i64 {
-    let entry = &exam.entries[subject];
+fn fair_value(entry: &Entry, early_misses: u32) -> i64 {
     let fraud = entry.judged.values().any(|judged| judged.fraud);
     let total: u32 = entry.judged.values().map(|judged| judged.total).sum();
-    let late = early::is_voted_down(crate::tally::early_misses(net, exam, subject));
-    if fraud || late { -1 } else { i64::from(total) }
+    if fraud || early::is_voted_down(early_misses) {
+        -1
+    } else {
+        i64::from(total)
+    }
 }
 
-fn value(net: &Network, exam: &Exam, (validator, subject): (usize, usize), fair: Option<i64>) -> Option<i64> {
+fn value(net: &Network, (validator, subject): (usize, usize), fair: Option<i64>, against: &Conspiracy) -> Option<i64> {
     let conduct = simulated(net, validator)?;
-    if conspires(net, exam, validator, subject) {
+    if against.has(validator) {
         return Some(-1);
     }
     match conduct.votes {
@@ -250,16 +317,27 @@ fn value(net: &Network, exam: &Exam, (validator, subject): (usize, usize), fair:
     }
 }
 
-/// Whether this validator is among those that a verb has turned against the subject: the first ones that together hold
-/// the share asked for.
-fn conspires(net: &Network, exam: &Exam, validator: usize, subject: usize) -> bool {
-    let Some(share) = net.faults.vote_invalid.get(&subject) else {
-        return false;
-    };
-    let wanted = exam.total_power() as f64 * share;
-    let before: u64 = (0..validator)
-        .filter(|index| simulated(net, *index).is_some() && *index != subject)
-        .filter_map(|index| exam.powers.get(index))
-        .sum();
-    validator != subject && (before as f64) < wanted
+/// Those that a verb has turned against a host: the first ones that together hold the share asked for.
+#[derive(Debug, Default)]
+struct Conspiracy(Vec<usize>);
+
+impl Conspiracy {
+    fn against(net: &Network, exam: &Exam, subject: usize) -> Self {
+        let Some(share) = net.faults.vote_invalid.get(&subject) else {
+            return Self::default();
+        };
+        let wanted = exam.total_power() as f64 * share;
+        let mut held = 0_u64;
+        let others = (0..net.hosts.len()).filter(|index| simulated(net, *index).is_some() && *index != subject);
+        let turned = others.take_while(|index| {
+            let enough = held as f64 >= wanted;
+            held += exam.powers.get(*index).copied().unwrap_or_default();
+            !enough
+        });
+        Self(turned.collect())
+    }
+
+    fn has(&self, validator: usize) -> bool {
+        self.0.contains(&validator)
+    }
 }

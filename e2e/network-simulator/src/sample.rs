@@ -3,15 +3,20 @@
 use crate::{exam::book::Book, identity};
 use kernels::scheme::Artifact;
 
+/// How many artifacts that is.
+pub fn size(book: &Book, most: usize) -> u32 {
+    book.committed().min(most as u64) as u32
+}
+
 /// Up to `size` committed artifacts of a host, chosen by who looks at whom, in order of nonce.
 pub fn draw(book: &Book, size: usize, name: &str) -> Vec<Artifact> {
-    let mut indices: Vec<usize> = (0..book.committed() as usize).collect();
+    let committed = book.committed_by_nonce();
+    let mut indices: Vec<usize> = (0..committed.len()).collect();
     if indices.len() > size {
         identity::shuffle(&mut indices, &["sample", name]);
         indices.truncate(size);
         indices.sort_unstable();
     }
-    let committed = book.committed_by_nonce();
     indices
         .into_iter()
         .filter_map(|index| committed.get(index))

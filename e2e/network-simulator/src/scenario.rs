@@ -147,8 +147,14 @@ pub struct HostSection {
     pub count: u32,
     #[serde(default = "one")]
     pub nodes: u32,
+    /// Of one node.
     #[serde(default = "ten")]
     pub nonces_per_second: u32,
+    /// Every node is up to so many thousandths faster or slower, anew in every exam.
+    #[serde(default)]
+    pub noise_permille: u32,
+    /// How long one of our nodes loads its model where it is only simulated; a twentieth of the real time unless given.
+    pub load_millis: Option<u64>,
     pub model: Option<String>,
     #[serde(default)]
     pub votes: Voting,

@@ -7,7 +7,9 @@ use crate::{
     event::{Effect, Event, Origin, Timer},
     exam::Judgement,
     network::Network,
-    rivals, verbs,
+    rivals,
+    truth::Survey,
+    verbs,
 };
 
 /// One event at `now_ms` (Unix time).
@@ -56,6 +58,10 @@ pub fn step(net: &mut Network, now_ms: u64, event: Event) -> Vec<Effect> {
             if let Some(exam) = net.exam.as_mut().filter(|running| running.id == exam) {
                 exam.entries[host].judged.insert(model, Judgement { total, fraud });
             }
+            Vec::new()
+        }
+        Event::Surveyed { stage_height, units } => {
+            net.survey = Some(Survey::new(net, stage_height, units));
             Vec::new()
         }
     }

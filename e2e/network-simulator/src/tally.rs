@@ -1,15 +1,23 @@
-//! The end of an exam: votes counted, weights formed, the ledger's record written, an epoch settled.
+//! The end of an exam: votes counted, weights formed, an epoch settled; [`record`] writes it down.
+
+pub mod record;
 
 use crate::{
     early::{self, Share},
-    exam::{Entry, Exam, book::Book, window::Kind},
-    ledger::{self, files::ArtifactsFile},
+    exam::{
+        Entry, Exam, ExamNode,
+        book::{Book, Counts, Proof},
+        window::Kind,
+    },
+    ledger::files::ArtifactsFile,
     network::{Network, Reward, Seat, SeatNode, Settlement},
     scenario::expect::Verdict,
     settlement::{self, Standing},
-    votes,
+    truth, votes,
 };
 use std::collections::BTreeMap;
+
+pub use record::votes;
 
 /// Time normalisation is off in this network.
 const TIME_NORM_BP: u64 = 10_000;
@@ -28,21 +36,27 @@ pub fn close(net: &mut Network) {
     let Some(exam) = net.exam.take() else {
         return;
     };
-    for index in 0..net.hosts.len() {
-        net.hosts[index].early_misses = early_misses(net, &exam, index);
+    let misses = early_misses(net, &exam);
+    for (host, misses) in net.hosts.iter_mut().zip(misses) {
+        host.early_misses = misses;
     }
+    let available: Vec<Available> = (0..exam.entries.len())
+        .map(|index| available(net, &exam, index))
+        .collect();
     let outcomes: Vec<Outcome> = match exam.window.kind {
-        Kind::Sprint => sprint(net, &exam),
+        Kind::Sprint => sprint(net, &exam, &available),
         Kind::Confirmation => confirmation(net, &exam),
     };
-    let record = record(net, &exam, &outcomes);
+    let record = record::exam(net, &exam, &outcomes, &available);
     net.record.exams.push(record);
-    for (index, entry) in exam.entries.iter().enumerate() {
-        let lines = entry.books.values().flat_map(Book::lines).collect();
-        net.record.artifacts.push(ArtifactsFile {
-            name: file_name(net, &exam, index),
-            lines,
-        });
+    if exam.proof == Proof::Computed {
+        for (index, entry) in exam.entries.iter().enumerate() {
+            let lines = entry.books.values().flat_map(Book::lines).collect();
+            net.record.artifacts.push(ArtifactsFile {
+                name: file_name(net, &exam, index),
+                lines,
+            });
+        }
     }
     net.faults.vote_invalid.clear();
     for (host, outcome) in net.hosts.iter().zip(&outcomes) {
@@ -57,8 +71,12 @@ pub fn close(net: &mut Network) {
     net.retire(exam);
 }
 
+/// Where a host's artifacts are; nowhere when they were only counted.
 fn file_name(net: &Network, exam: &Exam, index: usize) -> String {
-    format!("exam-{}/{}.jsonl", exam.id, net.hosts[index].address)
+    match exam.proof {
+        Proof::Computed => format!("exam-{}/{}.jsonl", exam.id, net.hosts[index].address),
+        Proof::Counted => String::new(),
+    }
 }
 
 fn shares(exam: &Exam) -> Vec<Share> {
@@ -73,31 +91,28 @@ fn shares(exam: &Exam) -> Vec<Share> {
         .collect()
 }
 
-fn early_ratio(exam: &Exam, index: usize) -> Option<u64> {
+/// Every host's early share against the median.
+fn early_ratios(exam: &Exam) -> Vec<Option<u64>> {
     let shares = shares(exam);
-    early::ratio_bp(shares[index], &shares)
+    early::ratios_bp(&shares)
 }
 
-/// Misses in a row of a host with this exam counted; only Sprints are photographed for the guard.
-pub fn early_misses(net: &Network, exam: &Exam, index: usize) -> u32 {
-    let before = net.hosts[index].early_misses;
+/// Misses in a row of every host with this exam counted; only Sprints are photographed for the guard.
+pub fn early_misses(net: &Network, exam: &Exam) -> Vec<u32> {
+    let before = net.hosts.iter().map(|host| host.early_misses);
     match exam.window.kind {
-        Kind::Sprint => early::misses(before, early_ratio(exam, index)),
-        Kind::Confirmation => before,
+        Kind::Sprint => before
+            .zip(early_ratios(exam))
+            .map(|(before, ratio)| early::misses(before, ratio))
+            .collect(),
+        Kind::Confirmation => before.collect(),
     }
 }
 
 fn verdict(net: &Network, exam: &Exam, entry: &Entry) -> Verdict {
-    let power = |valid: bool| {
-        entry
-            .votes
-            .iter()
-            .filter(|vote| (vote.value > 0) == valid)
-            .map(|vote| vote.power)
-            .sum()
-    };
     let threshold = net.scenario.parameters.validation_vote_threshold_bps;
-    votes::decide(power(true), power(false), exam.total_power(), threshold)
+    let ballot = &entry.ballot;
+    votes::decide(ballot.power(true), ballot.power(false), exam.total_power(), threshold)
 }
 
 /// Weight of committed and carried counts together, and of the carried ones' part in it.
@@ -128,22 +143,35 @@ fn granted(net: &Network, exam: &Exam, entry: &Entry) -> u64 {
     }
 }
 
-/// What the accepted artifacts would have weighed.
-fn available(net: &Network, entry: &Entry) -> u64 {
-    entry
-        .books
-        .iter()
-        .filter_map(|(model, book)| {
-            Some(
-                net.model(model)?
-                    .weight_scale_factor
-                    .floor_of(book.accepted().len() as u64),
-            )
-        })
-        .sum()
+/// Nonces that a host could have had: per node id where that is known, and the weight of all of them.
+#[derive(Debug, Clone, Default)]
+struct Available {
+    nodes: Option<BTreeMap<String, u64>>,
+    weight: u64,
 }
 
-fn sprint(net: &mut Network, exam: &Exam) -> Vec<Outcome> {
+/// What was physically there where that is known ([`truth`]), else what was delivered in time.
+fn available(net: &Network, exam: &Exam, index: usize) -> Available {
+    let known = match exam.proof {
+        Proof::Computed => None,
+        Proof::Counted => truth::available(net, exam, index),
+    };
+    let mut models: BTreeMap<&str, u64> = BTreeMap::new();
+    if let Some(nodes) = &known {
+        for (model, count) in nodes.values() {
+            *models.entry(model).or_default() += count;
+        }
+    } else {
+        let books = exam.entries[index].books.iter();
+        models.extend(books.map(|(model, book)| (model.as_str(), book.accepted())));
+    }
+    let worth = |(model, count)| Some(net.model(model)?.weight_scale_factor.floor_of(count));
+    let weight = models.into_iter().filter_map(worth).sum();
+    let nodes = known.map(|nodes| nodes.into_iter().map(|(id, (_, count))| (id, count)).collect());
+    Available { nodes, weight }
+}
+
+fn sprint(net: &mut Network, exam: &Exam, available: &[Available]) -> Vec<Outcome> {
     let height = net.height();
     if let Some(before) = exam.epoch.checked_sub(1) {
         settle(net, before);
@@ -163,9 +191,10 @@ fn sprint(net: &mut Network, exam: &Exam) -> Vec<Outcome> {
     exam.entries
         .iter()
         .zip(weights)
-        .map(|(entry, weight)| {
+        .zip(available)
+        .map(|((entry, weight), available)| {
             let carried = self::weights(net, entry).1;
-            let missed = (available(net, entry) + carried).saturating_sub(weight);
+            let missed = (available.weight + carried).saturating_sub(weight);
             let lost_ngonka = settlement::share(reward, missed, total + missed);
             Outcome {
                 weight,
@@ -189,12 +218,12 @@ fn reward_of(net: &Network, epoch: u64) -> u64 {
 
 /// A place in the coming epoch. Nodes bring their committed counts, preserved ones what they carried.
 fn seat(entry: &Entry, weight: u64) -> Seat {
+    let counts = model_counts(entry);
     let nodes = entry
         .nodes
         .iter()
         .map(|node| {
-            let counts = entry.books.get(&node.model).map(Book::counts).unwrap_or_default();
-            let committed = counts.get(&node.node_num).map_or(0, |(_, committed)| *committed);
+            let (_, committed) = of_node(&counts, node);
             SeatNode {
                 node_id: node.node_id.clone(),
                 model: node.model.clone(),
@@ -289,87 +318,16 @@ fn settle(net: &mut Network, index: u64) {
     });
 }
 
-fn record(net: &Network, exam: &Exam, outcomes: &[Outcome]) -> ledger::Exam {
-    let hosts = exam
-        .entries
-        .iter()
-        .enumerate()
-        .map(|(index, entry)| host_record(net, exam, (index, entry), outcomes[index]));
-    ledger::Exam {
-        kind: match exam.window.kind {
-            Kind::Sprint => "Sprint",
-            Kind::Confirmation => "Confirmation",
-        },
-        epoch: exam.epoch,
-        start_height: exam.window.start,
-        trigger_height: match exam.window.kind {
-            Kind::Sprint => 0,
-            Kind::Confirmation => exam.window.stage_height,
-        },
-        seed: exam.seed.clone(),
-        photo_height: exam.window.photo,
-        stronger_rng: exam.stronger_rng,
-        time_norm_bp: TIME_NORM_BP,
-        total_voting_power: exam.total_power(),
-        hosts: hosts.collect(),
-    }
+fn model_counts(entry: &Entry) -> BTreeMap<&str, Counts> {
+    let counts = entry.books.iter().map(|(model, book)| (model.as_str(), book.counts()));
+    counts.collect()
 }
 
-fn host_record(net: &Network, exam: &Exam, (index, entry): (usize, &Entry), outcome: Outcome) -> ledger::Host {
-    let host = &net.hosts[index];
-    ledger::Host {
-        name: host.name.clone(),
-        address: host.address.clone(),
-        public_key: host.public_key.clone(),
-        preserved: entry.preserved.clone(),
-        nodes: node_records(net, entry),
-        commits: entry
-            .books
-            .values()
-            .flat_map(|book| book.commits().iter().cloned())
-            .collect(),
-        early_count: entry.early.unwrap_or_default(),
-        early_median_ratio_bp: early_ratio(exam, index),
-        artifacts_file: file_name(net, exam, index),
-        votes: entry.votes.clone(),
-        voting_power: exam.powers.get(index).copied().unwrap_or_default(),
-        expected_weight: outcome.expected,
-        ratio_bp: outcome.ratio_bp,
-        weight: outcome.weight,
-        lost_ngonka: outcome.lost_ngonka.to_string(),
-    }
-}
-
-/// Node rows; what preserved nodes carry is dealt out in order, so that the rows add up to the weight.
-fn node_records(net: &Network, entry: &Entry) -> Vec<ledger::Node> {
-    let mut counted: BTreeMap<&str, u64> = entry
-        .books
-        .iter()
-        .map(|(model, book)| (model.as_str(), book.committed()))
-        .collect();
-    let record = |node: &crate::exam::ExamNode, counted: &mut u64| {
-        let counts = entry.books.get(&node.model).map(Book::counts).unwrap_or_default();
-        let (accepted, committed) = counts.get(&node.node_num).copied().unwrap_or_default();
-        let scale = net.model(&node.model).map(|model| model.weight_scale_factor);
-        let worth = |count| scale.map_or(0, |scale| scale.floor_of(count));
-        let before = worth(*counted);
-        *counted += node.carried;
-        ledger::Node {
-            node_id: node.node_id.clone(),
-            node_num: node.node_num,
-            node_count: node.node_count,
-            model: node.model.clone(),
-            requests: node.requests.clone(),
-            first_callback_ms: node.first_callback_ms,
-            accepted,
-            committed,
-            carried_weight: worth(*counted) - before,
-            physically_available_weight: worth(accepted),
-        }
-    };
-    entry
-        .nodes
-        .iter()
-        .map(|node| record(node, counted.entry(node.model.as_str()).or_default()))
-        .collect()
+/// Accepted and committed artifacts of a node.
+fn of_node(counts: &BTreeMap<&str, Counts>, node: &ExamNode) -> (u64, u64) {
+    let model = counts.get(node.model.as_str());
+    model
+        .and_then(|counts| counts.get(&node.node_num))
+        .copied()
+        .unwrap_or_default()
 }

@@ -153,11 +153,12 @@ impl World {
                 exam,
                 host,
                 node,
-                nonces,
+                enumeration,
+                places,
                 ..
             }) => {
-                let artifacts = nonces
-                    .into_iter()
+                let artifacts = places
+                    .filter_map(|place| enumeration.nonce(place))
                     .map(|nonce| Artifact {
                         nonce,
                         vector: vec![1; 24],
@@ -192,7 +193,13 @@ impl World {
                     },
                 );
             }
-            Effect::Listen { .. } | Effect::Save | Effect::Finish => {}
+            Effect::Compute(Work::Count { .. })
+            | Effect::Listen { .. }
+            | Effect::Save
+            | Effect::Survey { .. }
+            | Effect::Node(_)
+            | Effect::NodeUndo(_)
+            | Effect::Finish => {}
         }
     }
 
@@ -221,10 +228,7 @@ impl World {
     }
 
     fn answer(&mut self, origin: &Origin, path: &str, body: Option<&str>) -> Answer {
-        let json = |value: serde_json::Value| Answer {
-            status: 200,
-            body: value.to_string().into_bytes(),
-        };
+        let json = |value: serde_json::Value| Answer::bytes(200, value.to_string());
         let body: serde_json::Value = body
             .and_then(|text| serde_json::from_str(text).ok())
             .unwrap_or_default();
@@ -247,10 +251,7 @@ impl World {
                 );
                 self.generating.insert(node_id.clone(), run);
             }
-            Answer {
-                status,
-                body: b"{}".to_vec(),
-            }
+            Answer::bytes(status, b"{}")
         } else if path.ends_with("/pow/stop") {
             if let Origin::Job { node_id, .. } = origin {
                 self.generating.remove(node_id);

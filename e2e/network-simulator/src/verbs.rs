@@ -3,6 +3,7 @@
 use crate::{
     confirmation,
     event::{Command, Effect, Timer},
+    exam::book::Proof,
     faults::{Port, PortFault, Target},
     network::Network,
     scenario::{
@@ -31,9 +32,11 @@ pub fn apply(net: &mut Network, command: &Command) -> Result<Vec<Effect>, String
         Verb::TriggerConfirmation => trigger(net, arguments)?,
         Verb::VoteInvalid => vote_invalid(net, arguments)?,
         Verb::LoseDatabase => lose_database(net, arguments)?,
+        Verb::Weight if host(net, arguments).is_ok() => weight(net, arguments)?,
         _ => match target(net, &arguments.target)? {
             Target::Chain => on_chain(net, *verb, arguments)?,
             Target::Ports(ports) => on_ports(net, *verb, arguments, &ports)?,
+            Target::Node(_) => on_node(net, command)?,
         },
     };
     let block_millis = net.scenario.network.block_millis;
@@ -58,11 +61,16 @@ pub fn apply(net: &mut Network, command: &Command) -> Result<Vec<Effect>, String
 /// Ends what a command began.
 pub fn undo(net: &mut Network, command: &Command) -> Vec<Effect> {
     let Command { verb, arguments } = command;
+    if let (Verb::Weight, Ok(host)) = (verb, host(net, arguments)) {
+        net.hosts[host].speed_percent = 100;
+        return Vec::new();
+    }
     match target(net, &arguments.target) {
         Ok(Target::Chain) => {
             net.faults.chain_halts_at = None;
             Vec::new()
         }
+        Ok(Target::Node(_)) => vec![Effect::NodeUndo(Box::new(command.clone()))],
         Ok(Target::Ports(ports)) => {
             let effects = if matches!(verb, Verb::Stop | Verb::Restart) {
                 start(net, &ports)
@@ -87,7 +95,8 @@ pub fn undo(net: &mut Network, command: &Command) -> Vec<Effect> {
                     | Verb::Burst
                     | Verb::TriggerConfirmation
                     | Verb::VoteInvalid
-                    | Verb::LoseDatabase => {}
+                    | Verb::LoseDatabase
+                    | Verb::Weight => {}
                 }
             }
             effects
@@ -112,10 +121,31 @@ fn trigger(net: &mut Network, arguments: &Arguments) -> Result<Vec<Effect>, Stri
 }
 
 fn vote_invalid(net: &mut Network, arguments: &Arguments) -> Result<Vec<Effect>, String> {
-    let host = net.hosts.iter().position(|host| host.name == arguments.target);
-    let host = host.ok_or_else(|| format!("target {:?} is no host", arguments.target))?;
+    let host = host(net, arguments)?;
     net.faults.vote_invalid.insert(host, arguments.share.unwrap_or(1.0));
     Ok(Vec::new())
+}
+
+fn host(net: &Network, arguments: &Arguments) -> Result<usize, String> {
+    let host = net.hosts.iter().position(|host| host.name == arguments.target);
+    host.ok_or_else(|| format!("target {:?} is no host", arguments.target))
+}
+
+fn weight(net: &mut Network, arguments: &Arguments) -> Result<Vec<Effect>, String> {
+    let host = host(net, arguments)?;
+    if host == net.ours {
+        return Err("weight works on simulated hosts and, in virtual time, on node/ID".to_owned());
+    }
+    net.hosts[host].speed_percent = arguments.percent.unwrap_or(100);
+    Ok(Vec::new())
+}
+
+/// Machines are outside: whoever plays them carries this out.
+fn on_node(net: &Network, command: &Command) -> Result<Vec<Effect>, String> {
+    if net.proof == Proof::Computed {
+        return Err("ML nodes are programs of their own in real time: break them where they run".to_owned());
+    }
+    Ok(vec![Effect::Node(Box::new(command.clone()))])
 }
 
 fn lose_database(net: &mut Network, arguments: &Arguments) -> Result<Vec<Effect>, String> {
@@ -149,6 +179,7 @@ fn on_ports(net: &mut Network, verb: Verb, arguments: &Arguments, ports: &[Port]
     let height = net.height();
     match verb {
         Verb::Burst => return Err("burst works on the chain as a whole only".to_owned()),
+        Verb::Weight => return Err("weight works on simulated hosts and, in virtual time, on node/ID".to_owned()),
         Verb::Stop | Verb::Restart => return Ok(stop(net, ports)),
         Verb::Start => {
             let effects = start(net, ports);
@@ -189,7 +220,8 @@ fn set(fault: &mut PortFault, verb: Verb, arguments: &Arguments, height: i64) {
         | Verb::Burst
         | Verb::TriggerConfirmation
         | Verb::VoteInvalid
-        | Verb::LoseDatabase => {}
+        | Verb::LoseDatabase
+        | Verb::Weight => {}
     }
 }
 

@@ -13,9 +13,10 @@ pub mod rpc;
 pub mod setup;
 
 use crate::{
+    blocks::Block,
     faults::{Port, PortFault},
     identity,
-    network::{Block, Confirmation, Network},
+    network::{Confirmation, Network},
     stages::Stages,
     time,
 };
@@ -72,12 +73,7 @@ impl<'a> View<'a> {
 
     /// The announced confirmation, as far as this endpoint has come.
     pub fn confirmation(&self) -> Option<&'a Confirmation> {
-        let height = self.height();
-        self.net
-            .epochs
-            .values()
-            .flat_map(|epoch| &epoch.confirmations)
-            .find(|event| (event.window.stage_height..event.cleared).contains(&height))
+        self.net.confirmation_at(self.height())
     }
 }
 

@@ -13,7 +13,7 @@ use network_simulator::{
         ports::Choice,
         run::{self, Options},
     },
-    event::{Answer, Call, Origin},
+    event::{Answer, Call, Origin, Request},
     ledger::Ledger,
     scenario,
 };
@@ -48,6 +48,7 @@ expect: [{exam: last, host: ours, verdict: Accepted}]
 
 async fn request(port: u16, method: &'static str, path: &str, body: Option<Value>) -> Result<Answer, String> {
     let call = Call {
+        request: Request::Other,
         origin: Origin::Job {
             node_id: String::new(),
             job: 0,
@@ -63,7 +64,11 @@ async fn request(port: u16, method: &'static str, path: &str, body: Option<Value
 }
 
 async fn get(port: u16, path: &str) -> Value {
-    request(port, "GET", path, None).await.expect("an answer").json()
+    request(port, "GET", path, None)
+        .await
+        .expect("an answer")
+        .json()
+        .into_owned()
 }
 
 async fn run_network(directory: &Path) -> (Ledger, MlNode) {

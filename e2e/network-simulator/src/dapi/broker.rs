@@ -24,8 +24,10 @@ pub fn on_block(net: &mut Network) -> Vec<Effect> {
         return Vec::new();
     }
     read_preserved(net);
-    let ids: Vec<String> = net.dapi.nodes.iter().map(|node| node.spec.id.clone()).collect();
-    let mut effects: Vec<Effect> = ids.iter().flat_map(|id| steer(net, id)).collect();
+    let mut effects: Vec<Effect> = Vec::new();
+    for place in 0..net.dapi.nodes.len() {
+        effects.extend(steer(net, place));
+    }
     let validates = net
         .exam
         .as_ref()
@@ -44,7 +46,15 @@ pub fn on_block(net: &mut Network) -> Vec<Effect> {
 fn read_preserved(net: &mut Network) {
     let height = net.height();
     if net.confirmation().is_none_or(|event| event.window.start <= height) {
-        net.dapi.preserved = net.preserved.nodes.get(&net.ours).cloned().unwrap_or_default();
+        let chosen = net
+            .preserved
+            .nodes
+            .get(&net.ours)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        if net.dapi.preserved != chosen {
+            net.dapi.preserved = chosen.to_vec();
+        }
     }
 }
 
@@ -64,14 +74,14 @@ pub fn look_at(net: &mut Network, id: &str) -> Vec<Effect> {
     job::begin(net, id, Purpose::ToInference)
 }
 
-fn steer(net: &mut Network, id: &str) -> Vec<Effect> {
-    let Some(node) = net.dapi.node(id) else {
+fn steer(net: &mut Network, place: usize) -> Vec<Effect> {
+    let Some(node) = net.dapi.nodes.get(place) else {
         return Vec::new();
     };
     let intended = intended(net, node);
     let purpose = purpose(net, node, intended);
     let (height, now_ms) = (net.height(), net.now_ms);
-    let Some(node) = net.dapi.node_mut(id) else {
+    let Some(node) = net.dapi.nodes.get_mut(place) else {
         return Vec::new();
     };
     node.intended = intended;
@@ -81,6 +91,7 @@ fn steer(net: &mut Network, id: &str) -> Vec<Effect> {
     let Some(purpose) = purpose else {
         return Vec::new();
     };
+    let id = &node.spec.id.clone();
     if purpose == Purpose::Start {
         note_in_exam(net, id);
     }
@@ -188,14 +199,6 @@ fn note_in_exam(net: &mut Network, id: &str) {
     };
     let ours = net.ours;
     if let Some(exam) = &mut net.exam {
-        exam.entries[ours].upsert(ExamNode {
-            node_id: id.to_owned(),
-            node_num,
-            node_count,
-            model,
-            requests: Vec::new(),
-            first_callback_ms: None,
-            carried: 0,
-        });
+        exam.entries[ours].upsert(ExamNode::new(id.to_owned(), node_num, node_count, model));
     }
 }

@@ -55,8 +55,11 @@ pub fn on_block(net: &mut Network) -> bool {
     };
     let lengths = *net.lengths();
     let opens = lengths.stages(ruling).claim_money;
+    if height <= opens || !is_owed(net, settled) {
+        return false;
+    }
     let due: Vec<usize> = (0..net.hosts.len())
-        .filter(|index| height > opens + wait(&net.hosts[*index].address, lengths.epoch_length))
+        .filter(|index| height > opens + net.hosts[*index].claim_wait)
         .filter(|index| can_claim(net, *index, settled))
         .collect();
     let mut any = false;
@@ -64,6 +67,15 @@ pub fn on_block(net: &mut Network) -> bool {
         any |= claim(net, index, settled, height);
     }
     any
+}
+
+/// Whether anybody has still something to claim of an epoch.
+fn is_owed(net: &Network, epoch: u64) -> bool {
+    let settlement = net.epoch(epoch).and_then(|epoch| epoch.settlement.as_ref());
+    settlement.is_some_and(|settlement| {
+        let mut rewards = settlement.rewards.values();
+        rewards.any(|reward| reward.claimed_height == 0 && reward.ngonka > 0)
+    })
 }
 
 fn can_claim(net: &Network, index: usize, epoch: u64) -> bool {

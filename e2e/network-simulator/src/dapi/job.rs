@@ -3,7 +3,7 @@
 
 use super::{Node, PocStatus, Status};
 use crate::{
-    event::{Answer, Call, Effect, Origin},
+    event::{Answer, Call, Effect, Origin, Request, Start},
     ledger::StartRequest,
     network::Network,
 };
@@ -84,12 +84,11 @@ pub fn begin(net: &mut Network, id: &str, purpose: Purpose) -> Vec<Effect> {
 
 /// A node has answered, or not.
 pub fn on_reply(net: &mut Network, id: &str, job_id: u64, result: &Result<Answer, String>) -> Vec<Effect> {
-    let Some(job) = net
-        .dapi
-        .node(id)
-        .and_then(|node| node.job.clone())
-        .filter(|job| job.id == job_id)
-    else {
+    let known = net.dapi.node_mut(id).filter(|node| {
+        let running = node.job.as_ref();
+        running.is_some_and(|job| job.id == job_id)
+    });
+    let Some(mut job) = known.and_then(|node| node.job.take()) else {
         return Vec::new();
     };
     let ask = job.current;
@@ -100,7 +99,6 @@ pub fn on_reply(net: &mut Network, id: &str, job_id: u64, result: &Result<Answer
     let Some(node) = net.dapi.node_mut(id) else {
         return Vec::new();
     };
-    let mut job = job;
     let more = match result {
         Ok(answer) if answer.is_success() => succeeded(node, &mut job, ask, answer, now_ms),
         Ok(answer) => failed(node, &mut job, ask, &status_text(answer), now_ms),
@@ -118,7 +116,7 @@ pub fn on_reply(net: &mut Network, id: &str, job_id: u64, result: &Result<Answer
 }
 
 fn status_text(answer: &Answer) -> String {
-    let text: String = String::from_utf8_lossy(&answer.body).chars().take(200).collect();
+    let text: String = answer.text().chars().take(200).collect();
     format!("status {}: {text}", answer.status)
 }
 
@@ -238,11 +236,13 @@ fn failed(node: &mut Node, job: &mut Job, ask: Ask, error: &str, now_ms: u64) ->
 fn note_start(net: &mut Network, id: &str, job: &Job, result: &Result<Answer, String>) {
     let ours = net.ours;
     let status = result.as_ref().map_or(0, |answer| answer.status);
+    let node_num = net.dapi.node(id).map(|node| node.node_num);
     let Some(exam) = &mut net.exam else {
         return;
     };
     let t_ms = exam.since_start(job.sent_ms);
-    if let Some(node) = exam.entries[ours].nodes.iter_mut().find(|node| node.node_id == id) {
+    let noted = node_num.and_then(|number| exam.entries[ours].node_mut(number));
+    if let Some(node) = noted.filter(|node| node.node_id == id) {
         node.requests.push(StartRequest { t_ms, status });
     }
 }
@@ -250,6 +250,7 @@ fn note_start(net: &mut Network, id: &str, job: &Job, result: &Result<Answer, St
 fn call(net: &Network, id: &str) -> Option<Effect> {
     let node = net.dapi.node(id)?;
     let job = node.job.as_ref()?;
+    let request = request(net, node, job.current)?;
     let (method, inference_port, path) = match job.current {
         Ask::State => ("GET", false, "/api/v1/state"),
         Ask::PowStatus => ("GET", false, "/api/v1/inference/pow/status"),
@@ -277,6 +278,7 @@ fn call(net: &Network, id: &str) -> Option<Effect> {
         net.dapi.timing.request_timeout_ms
     };
     Some(Effect::Call(Call {
+        request,
         origin: Origin::Job {
             node_id: id.to_owned(),
             job: job.id,
@@ -288,6 +290,24 @@ fn call(net: &Network, id: &str) -> Option<Effect> {
         body,
         timeout_ms,
     }))
+}
+
+fn request(net: &Network, node: &Node, ask: Ask) -> Option<Request> {
+    Some(match ask {
+        Ask::State => Request::State,
+        Ask::PowStatus => Request::PowStatus,
+        Ask::Health => Request::Health,
+        Ask::Models => Request::Models,
+        Ask::Init => Request::Init(Start {
+            stage_height: net.exam.as_ref()?.window.stage_height,
+            node_num: node.node_num,
+            node_count: net.dapi.node_count(),
+            model: node.model()?.clone(),
+        }),
+        Ask::PowStop => Request::PowStop,
+        Ask::Stop => Request::Stop,
+        Ask::Up => Request::Up(node.model()?.clone()),
+    })
 }
 
 /// A path segment with exactly one slash before it.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Most nodes one host may have.
-const MAX_NODES: usize = 1024;
+const MAX_NODES: usize = 8192;
 const MAX_ID: usize = 253;
 
 /// A node as the admin API takes and shows it.
@@ -87,10 +87,15 @@ impl NodeSpec {
 pub fn upsert(net: &mut Network, body: &[u8]) -> (Reply, Vec<Effect>) {
     match serde_json::from_slice::<NodeSpec>(body) {
         Err(error) => (Reply::error(400, &error.to_string()), Vec::new()),
-        Ok(spec) => match upsert_one(net, spec) {
-            Ok((shown, effects)) => (Reply::json(200, shown), effects),
-            Err((status, message)) => (Reply::error(status, &message), Vec::new()),
-        },
+        Ok(spec) => upsert_spec(net, spec),
+    }
+}
+
+/// The same with the node as a value.
+pub fn upsert_spec(net: &mut Network, spec: NodeSpec) -> (Reply, Vec<Effect>) {
+    match upsert_one(net, spec) {
+        Ok((shown, effects)) => (Reply::json(200, shown), effects),
+        Err((status, message)) => (Reply::error(status, &message), Vec::new()),
     }
 }
 
@@ -177,14 +182,12 @@ fn register(net: &mut Network, spec: NodeSpec) {
         poc_validation_inference: false,
         job: None,
     };
-    net.dapi.nodes.push(node);
+    net.dapi.add(node);
 }
 
 /// `DELETE nodes/:id`: whether there was such a node. Its number stays used.
 pub fn delete(net: &mut Network, id: &str) -> Reply {
-    let before = net.dapi.nodes.len();
-    net.dapi.nodes.retain(|node| node.spec.id != id);
-    Reply::json(200, (net.dapi.nodes.len() < before).into())
+    Reply::json(200, net.dapi.remove(id).into())
 }
 
 /// `POST nodes/:id/enable` and `/disable`: kept in memory only.

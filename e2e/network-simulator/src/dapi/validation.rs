@@ -3,10 +3,10 @@
 
 use super::{Node, Status, job};
 use crate::{
-    event::{Answer, Call, Effect, Origin, Timer},
+    event::{Answer, Call, Check, Effect, Origin, Request, Timer},
     exam::Exam,
     network::Network,
-    sample,
+    rivals, sample,
     scenario::Model,
 };
 use kernels::{artifact, scheme::Artifact};
@@ -131,12 +131,22 @@ fn request(net: &Network, exam_id: u64, key: &(usize, String)) -> Option<Effect>
         "{exam_id}/{}/{}",
         net.hosts[net.ours].address, net.hosts[*subject].address
     );
-    let sample = sample::draw(book, net.scenario.parameters.validation_sample_size, &name);
+    let most = net.scenario.parameters.validation_sample_size;
+    let sample = sample::draw(book, most, &name);
     let mut body = request_body(net, exam, model, &sample);
     body["public_key"] = net.hosts[*subject].public_key.clone().into();
     body["node_id"] = node.node_num.into();
     body["node_count"] = capable.len().into();
+    let check = Check {
+        stage_height: exam.window.stage_height,
+        node_num: node.node_num,
+        public_key: net.hosts[*subject].public_key.clone(),
+        model: model_id.clone(),
+        total: sample::size(book, most),
+        fraud: rivals::is_fraud(net, *subject),
+    };
     Some(Effect::Call(Call {
+        request: Request::Validate(check),
         origin: Origin::Validation {
             exam: exam_id,
             subject: *subject,
@@ -211,6 +221,6 @@ fn vote(net: &mut Network, subject: usize, value: i64) {
         return;
     }
     if let Some(exam) = &mut net.exam {
-        exam.entries[subject].votes_pending.push((ours, value));
+        exam.entries[subject].ballot.cast(ours, value);
     }
 }

@@ -119,13 +119,7 @@ async fn read_answer(connection: &mut BufReader<TcpStream>) -> Result<(Answer, b
         if !(100..200).contains(&head.status) {
             let body = read_body(connection, &head).await?;
             let keep = !head.close && head.length != Length::UntilClose;
-            return Ok((
-                Answer {
-                    status: head.status,
-                    body,
-                },
-                keep,
-            ));
+            return Ok((Answer::bytes(head.status, body), keep));
         }
     }
 }

@@ -166,6 +166,8 @@ impl Running {
             Effect::Save => {
                 self.save().await?;
             }
+            // Machines are outside: nobody here knows what they could have done, and verbs on them are refused.
+            Effect::Survey { .. } | Effect::Node(_) | Effect::NodeUndo(_) => {}
             Effect::Finish => return Ok(!self.options.keep_running),
         }
         Ok(false)

@@ -2,196 +2,148 @@
 //!
 //! A commitment covers a prefix of the accepted artifacts. It is submitted at DAPI's commit interval and counts from
 //! the block that takes it; what was accepted after the last one that got into a block is the tail, and lost.
+//!
+//! In real time the artifacts are there ([`listed`]); in virtual time there is only their number ([`counted`]).
+
+pub mod counted;
+pub mod listed;
 
 use crate::ledger::{ArtifactLine, Commit};
-use kernels::{artifact, commitment::SumTree};
+use counted::{Batch, Counted};
+use listed::{Accepted, Listed};
 use std::collections::BTreeMap;
 
-/// An accepted artifact.
-#[derive(Debug, Clone)]
-pub struct Accepted {
-    pub nonce: i32,
-    pub node_num: u32,
-    pub vector: Vec<u8>,
-    /// Newest block when it was accepted.
-    pub height: i64,
-    /// Block of the first commitment that covers it.
-    pub commit_height: Option<i64>,
+/// Accepted and committed artifacts per node number.
+pub type Counts = BTreeMap<u32, (u64, u64)>;
+
+/// How artifacts come about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Proof {
+    /// They are computed and recomputed.
+    #[default]
+    Computed,
+    /// They are counted: a slot has a rate.
+    Counted,
 }
 
-/// A commitment on its way into a block.
+/// What a host has delivered of a model.
 #[derive(Debug, Clone)]
-struct Pending {
-    covers: usize,
-    root: [u8; 32],
+pub enum Book {
+    Listed(Listed),
+    Counted(Counted),
 }
 
-/// Accepted artifacts in order of arrival and what was committed of them.
-#[derive(Debug, Clone, Default)]
-pub struct Book {
-    accepted: Vec<Accepted>,
-    tree: SumTree,
-    submitted: usize,
-    pending: Option<Pending>,
-    commits: Vec<Commit>,
+impl Default for Book {
+    fn default() -> Self {
+        Self::Listed(Listed::default())
+    }
 }
 
 impl Book {
-    /// Takes an artifact; a nonce counts once.
-    pub fn accept(&mut self, nonce: i32, node_num: u32, vector: Vec<u8>, height: i64) -> bool {
-        if !self.tree.insert(nonce, &vector) {
-            return false;
+    pub fn new(proof: Proof) -> Self {
+        match proof {
+            Proof::Computed => Self::default(),
+            Proof::Counted => Self::Counted(Counted::default()),
         }
-        self.accepted.push(Accepted {
-            nonce,
-            node_num,
-            vector,
-            height,
-            commit_height: None,
-        });
-        true
+    }
+
+    /// Takes an artifact; a nonce counts once. A counting book has no place for one.
+    pub fn accept(&mut self, nonce: i32, node_num: u32, vector: Vec<u8>, height: i64) -> bool {
+        match self {
+            Self::Listed(book) => book.accept(nonce, node_num, vector, height),
+            Self::Counted(_) => false,
+        }
+    }
+
+    /// Takes a stretch of a node's nonces, says how many were new. A listing book has no place for it.
+    pub fn count(&mut self, batch: &Batch) -> u64 {
+        match self {
+            Self::Listed(_) => 0,
+            Self::Counted(book) => book.count(batch),
+        }
     }
 
     /// Sends a commitment to everything accepted so far, unless the last one already covers it.
     pub fn submit(&mut self) {
-        if self.accepted.len() > self.submitted {
-            self.submitted = self.accepted.len();
-            self.pending = Some(Pending {
-                covers: self.submitted,
-                root: self.tree.root(),
-            });
+        match self {
+            Self::Listed(book) => book.submit(),
+            Self::Counted(book) => book.submit(),
         }
     }
 
-    /// The block at `height` takes what is on its way. Of several commitments in one block the last one stands.
+    /// The block at `height` takes what is on its way.
     pub fn include(&mut self, model: &str, height: i64) {
-        let Some(pending) = self.pending.take() else {
-            return;
-        };
-        for accepted in self.accepted[..pending.covers].iter_mut().rev() {
-            if accepted.commit_height.is_some() {
-                break;
-            }
-            accepted.commit_height = Some(height);
+        match self {
+            Self::Listed(book) => book.include(model, height),
+            Self::Counted(book) => book.include(model, height),
         }
-        self.commits.push(Commit {
-            height,
-            model: model.to_owned(),
-            count: pending.covers as u32,
-            root: hex::encode(pending.root),
-        });
     }
 
     /// A commitment that arrives outside its window is refused and gone.
     pub fn drop_pending(&mut self) {
-        self.pending = None;
+        match self {
+            Self::Listed(book) => book.drop_pending(),
+            Self::Counted(book) => book.drop_pending(),
+        }
     }
 
     pub fn commits(&self) -> &[Commit] {
-        &self.commits
+        match self {
+            Self::Listed(book) => book.commits(),
+            Self::Counted(book) => book.commits(),
+        }
     }
 
     /// Count of the last commitment in a block.
     pub fn committed(&self) -> u64 {
-        self.commits.last().map_or(0, |commit| u64::from(commit.count))
+        self.commits().last().map_or(0, |commit| u64::from(commit.count))
     }
 
-    pub fn accepted(&self) -> &[Accepted] {
-        &self.accepted
+    /// Count of everything accepted, committed or not.
+    pub fn accepted(&self) -> u64 {
+        match self {
+            Self::Listed(book) => book.accepted().len() as u64,
+            Self::Counted(book) => book.accepted(),
+        }
+    }
+
+    /// Accepted artifacts of a node.
+    pub fn delivered(&self, node_num: u32) -> u64 {
+        match self {
+            Self::Listed(book) => book.delivered(node_num),
+            Self::Counted(book) => book.delivered(node_num),
+        }
     }
 
     /// Count and root of everything accepted, committed or not.
     pub fn state(&self) -> (u32, [u8; 32]) {
-        (self.tree.count(), self.tree.root())
+        match self {
+            Self::Listed(book) => book.state(),
+            Self::Counted(book) => book.state(),
+        }
     }
 
-    /// Committed artifacts by nonce: what validators draw their samples from.
+    /// Committed artifacts by nonce: what validators draw their samples from. Nothing where they are only counted.
     pub fn committed_by_nonce(&self) -> Vec<&Accepted> {
-        let mut covered: Vec<&Accepted> = self
-            .accepted
-            .iter()
-            .filter(|item| item.commit_height.is_some())
-            .collect();
-        covered.sort_by_key(|item| item.nonce.cast_unsigned());
-        covered
+        match self {
+            Self::Listed(book) => book.committed_by_nonce(),
+            Self::Counted(_) => Vec::new(),
+        }
     }
 
     /// Accepted and committed per node number.
-    pub fn counts(&self) -> BTreeMap<u32, (u64, u64)> {
-        let mut counts: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
-        for item in &self.accepted {
-            let count = counts.entry(item.node_num).or_default();
-            count.0 += 1;
-            count.1 += u64::from(item.commit_height.is_some());
+    pub fn counts(&self) -> Counts {
+        match self {
+            Self::Listed(book) => book.counts(),
+            Self::Counted(book) => book.counts(),
         }
-        counts
     }
 
     /// As the ledger's artifacts file has them.
-    pub fn lines(&self) -> impl Iterator<Item = ArtifactLine> {
-        self.accepted.iter().map(|item| ArtifactLine {
-            nonce: item.nonce,
-            node_num: item.node_num,
-            vector_b64: artifact::to_base64(&item.vector),
-            height: item.height,
-            in_commit: item.commit_height.is_some(),
-            commit_height: item.commit_height,
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn book(nonces: std::ops::Range<i32>, height: i64) -> Book {
-        let mut book = Book::default();
-        for nonce in nonces {
-            assert!(book.accept(nonce, 1, vec![nonce as u8; 24], height));
+    pub fn lines(&self) -> Vec<ArtifactLine> {
+        match self {
+            Self::Listed(book) => book.lines().collect(),
+            Self::Counted(_) => Vec::new(),
         }
-        book
-    }
-
-    #[test]
-    fn what_comes_after_the_last_commit_in_a_block_is_the_tail() {
-        let mut book = book(0..5, 61);
-        book.submit();
-        book.include("m", 62);
-        for nonce in 5..8 {
-            book.accept(nonce, 2, vec![0; 24], 63);
-        }
-        book.submit();
-        book.drop_pending();
-        book.include("m", 74);
-        assert_eq!(book.committed(), 5);
-        assert_eq!(book.counts(), [(1, (5, 5)), (2, (3, 0))].into());
-        assert_eq!(book.state().0, 8);
-        let heights: Vec<Option<i64>> = book.accepted().iter().map(|item| item.commit_height).collect();
-        assert_eq!(heights[..6], [Some(62), Some(62), Some(62), Some(62), Some(62), None]);
-    }
-
-    #[test]
-    fn a_nonce_counts_once_and_nothing_new_is_not_committed_again() {
-        let mut book = book(0..3, 61);
-        assert!(!book.accept(1, 2, vec![9; 24], 61));
-        book.submit();
-        book.include("m", 62);
-        book.submit();
-        book.include("m", 63);
-        assert_eq!(book.commits().len(), 1);
-    }
-
-    #[test]
-    fn each_commit_is_the_root_of_what_it_covers() {
-        let mut book = book(0..3, 61);
-        book.submit();
-        book.accept(9, 1, vec![1; 24], 61);
-        book.include("m", 62);
-        let mut tree = SumTree::new();
-        for nonce in 0..3 {
-            tree.insert(nonce, &[nonce as u8; 24]);
-        }
-        assert_eq!(book.commits()[0].root, hex::encode(tree.root()));
-        assert_eq!(book.commits()[0].count, 3);
     }
 }

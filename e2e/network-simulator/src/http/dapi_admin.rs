@@ -4,7 +4,7 @@ use super::{Inbound, Outbound, percent_decode};
 use crate::{
     dapi::{claims, job, nodes, reply::Reply},
     driver::Shared,
-    event::{Answer, Call, Origin},
+    event::{Answer, Call, Origin, Request},
     faults::Port,
     network::Network,
     views::{
@@ -105,6 +105,7 @@ fn recover(net: &mut Network, body: &[u8]) -> Reply {
 
 fn get(net: &Network, node: &crate::dapi::Node, path: String) -> Call {
     Call {
+        request: Request::Other,
         origin: Origin::Job {
             node_id: node.spec.id.clone(),
             job: 0,
@@ -136,7 +137,11 @@ async fn report(shared: &Shared) -> Value {
     });
     let answers = join_all(asked.into_iter().map(|(blank, health, devices)| async move {
         let devices = match shared.nodes.send(&health).await {
-            Ok(answer) if answer.is_success() => shared.nodes.send(&devices).await.map(|answer| answer.json()),
+            Ok(answer) if answer.is_success() => shared
+                .nodes
+                .send(&devices)
+                .await
+                .map(|answer| answer.json().into_owned()),
             Ok(answer) => Err(format!("health answered {}", answer.status)),
             Err(error) => Err(error),
         };

@@ -4,7 +4,7 @@ use super::{Inbound, Outbound, percent_decode};
 use crate::{
     dapi::reply::Reply,
     driver::Shared,
-    event::{Call, Origin},
+    event::{Call, Origin, Request},
     faults::Port,
     views::dapi,
 };
@@ -98,6 +98,7 @@ fn artifacts_state(_shared: &Shared, view: &crate::views::View, inbound: &Inboun
 async fn metrics(shared: &Shared) -> Outbound {
     let calls: Vec<(String, Call)> = shared.read(|net| {
         let call = |node: &crate::dapi::Node| Call {
+            request: Request::Other,
             origin: Origin::Job {
                 node_id: node.spec.id.clone(),
                 job: 0,
@@ -127,9 +128,7 @@ async fn metrics(shared: &Shared) -> Outbound {
             "mlnode_up{{node_id=\"{id}\"}} {}\n",
             u8::from(answer.is_some())
         )]);
-        let body = answer
-            .map(|answer| String::from_utf8_lossy(&answer.body).into_owned())
-            .unwrap_or_default();
+        let body = answer.map(|answer| answer.text().into_owned()).unwrap_or_default();
         series.extend(
             body.lines()
                 .filter(|line| !line.starts_with('#') && !line.is_empty())

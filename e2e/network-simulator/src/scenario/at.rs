@@ -85,6 +85,21 @@ impl At {
         (anchor + blocks == height).then_some(wait)
     }
 
+    /// The last block below a height at which this moment is due.
+    pub fn last_before(&self, end: i64, lengths: &Lengths, block_millis: u64) -> Option<i64> {
+        let (blocks, _) = self.split(block_millis);
+        let anchor = match self.anchor {
+            Anchor::Height(at) => at,
+            Anchor::Effective(epoch) => lengths.stages(epoch).set_new_validators,
+            Anchor::Sprint(Some(epoch)) => lengths.poc_start(epoch),
+            Anchor::Sprint(None) => {
+                let epoch = lengths.latest_epoch(end.saturating_sub(blocks).saturating_sub(1));
+                (epoch > 0).then(|| lengths.poc_start(epoch))?
+            }
+        };
+        Some(anchor.saturating_add(blocks)).filter(|due| *due < end)
+    }
+
     fn nearest_sprint(&self, height: i64, lengths: &Lengths, block_millis: u64) -> i64 {
         let (blocks, _) = self.split(block_millis);
         let epoch = lengths.latest_epoch(height - blocks);
@@ -181,6 +196,8 @@ mod tests {
             .filter_map(|height| at.due(height, &LENGTHS, 1000).map(|wait| (height, wait)))
             .collect();
         assert_eq!(due, expected);
+        let last = at.last_before(220, &LENGTHS, 1000);
+        assert_eq!(last, expected.last().map(|(height, _)| *height));
     }
 
     #[rstest]

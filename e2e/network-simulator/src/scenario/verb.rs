@@ -6,6 +6,7 @@ use strum::{AsRefStr, Display, EnumString, VariantNames};
 
 /// Most blocks made at once.
 const MAX_BURST: u32 = 100;
+const MAX_PERCENT: u32 = 100_000;
 
 /// What can be done to the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Display, AsRefStr, EnumString, VariantNames)]
@@ -40,6 +41,8 @@ pub enum Verb {
     VoteInvalid,
     /// Lose what the target's DAPI keeps on disk.
     LoseDatabase,
+    /// Generate at `percent` of the usual speed: a simulated host from its next exam on, a node (`node/ID`) at once.
+    Weight,
 }
 
 /// One command with its arguments.
@@ -68,6 +71,8 @@ pub struct Arguments {
     pub ms: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<u32>,
     /// Lets a confirmation start where the chain's own rule forbids it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub force: Option<bool>,
@@ -106,6 +111,10 @@ impl Arguments {
                 "field, value: both must be given",
             ),
             Verb::Skew => needs(self.ms.is_some(), "ms: must be given"),
+            Verb::Weight => needs(
+                self.percent.is_some_and(|percent| percent <= MAX_PERCENT),
+                "percent: must be given, 0 to 100000",
+            ),
             Verb::VoteInvalid => {
                 needs(
                     self.share.is_some_and(|share| (0.0..=1.0).contains(&share)),

@@ -1,8 +1,8 @@
 //! What the control API and the ledger show.
 
 use crate::{
-    exam::{Exam, window::Kind},
-    ledger::{self, Ledger},
+    exam::{Exam, book::Proof, window::Kind},
+    ledger::{self, Ledger, Physical},
     network::Network,
     rivals,
 };
@@ -16,6 +16,10 @@ pub fn ledger(net: &Network) -> Ledger {
         seed: network.seed,
         chain_id: network.chain_id.clone(),
         network_version: network.version.to_string(),
+        physical: match net.proof {
+            Proof::Computed => Physical::Delivered,
+            Proof::Counted => Physical::Capacity,
+        },
         parameters: net.scenario.parameters.json.clone(),
         models: net
             .scenario
@@ -148,13 +152,13 @@ fn running(net: &Network, exam: &Exam) -> Value {
         .iter()
         .zip(&exam.entries)
         .map(|(host, entry)| {
-            let accepted: usize = entry.books.values().map(|book| book.accepted().len()).sum();
+            let accepted: u64 = entry.books.values().map(crate::exam::book::Book::accepted).sum();
             json!({
                 "name": host.name,
                 "accepted": accepted,
                 "committed": entry.committed(),
                 "early_count": entry.early,
-                "votes": entry.votes,
+                "votes": crate::tally::votes(net, entry),
                 "preserved": entry.preserved,
             })
         })

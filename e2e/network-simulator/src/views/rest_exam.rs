@@ -93,12 +93,13 @@ pub fn poc_v2_validations_for_stage(view: &View, stage_height: i64) -> Value {
     if let Some(exam) = exam(view, stage_height) {
         for (host, entry) in view.net.hosts.iter().zip(&exam.entries) {
             let validations: Vec<Value> = entry
-                .votes
+                .ballot
+                .counted()
                 .iter()
                 .map(|vote| {
                     json!({
                         "participant_address": host.address,
-                        "validator_participant_address": vote.validator,
+                        "validator_participant_address": view.net.hosts[vote.validator].address,
                         "poc_stage_start_block_height": stage_height.to_string(),
                         "validated_weight": vote.value.to_string(),
                         "model_id": entry.books.keys().next(),

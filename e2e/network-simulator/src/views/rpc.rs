@@ -1,7 +1,7 @@
 //! CometBFT's RPC: blocks, status, validators, and the NewBlock event.
 
 use super::{View, consensus_key};
-use crate::{identity, network::Block, time};
+use crate::{blocks::Block, identity, time};
 use serde_json::{Value, json};
 
 /// SHA-256 of nothing: the hash of an empty list.

@@ -15,7 +15,7 @@ use kernels::{
 };
 use network_simulator::{
     driver::node_client::NodeClient,
-    event::{Call, Origin},
+    event::{self, Call, Origin},
 };
 use serde_json::{Value, json};
 use std::{
@@ -144,6 +144,7 @@ async fn post(url: &str, kind: &str, body: Value) {
     let (address, path) = rest.split_once('/').expect("a path");
     let (host, port) = address.rsplit_once(':').expect("a port");
     let call = Call {
+        request: event::Request::Other,
         origin: Origin::Job {
             node_id: String::new(),
             job: 0,

@@ -62,9 +62,7 @@ fn only_the_window_and_the_form_are_checked() {
     );
     let ours = net.ours;
     assert_eq!(
-        net.exam.expect("running").entries[ours].books[testing::MODEL]
-            .accepted()
-            .len(),
+        net.exam.expect("running").entries[ours].books[testing::MODEL].accepted(),
         1
     );
 }

@@ -1,9 +1,10 @@
 use super::*;
-use crate::event::Origin;
+use crate::event::{Origin, Request};
 use tokio::net::TcpListener;
 
 fn call(port: u16, body: Option<&str>) -> Call {
     Call {
+        request: Request::Other,
         origin: Origin::Job {
             node_id: "a".to_owned(),
             job: 1,
@@ -48,13 +49,7 @@ async fn a_post_has_exactly_the_recorded_headers() {
          Content-Length: 2\r\nAccept-Encoding: gzip\r\n\r\n{{}}"
     );
     assert_eq!(request, expected);
-    assert_eq!(
-        answer,
-        Ok(Answer {
-            status: 200,
-            body: b"{}".to_vec()
-        })
-    );
+    assert_eq!(answer, Ok(Answer::bytes(200, b"{}")));
 }
 
 #[tokio::test]

@@ -1,0 +1,274 @@
+//! The driver in virtual time: the state machine of [`crate::step`] between a queue of moments and an [`Outside`] that
+//! plays our host's ML nodes. No sockets, no threads, no clock: a run is a function of its scenario, to the byte.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`queue`] | what happens when; of two things at one moment the one that was thought of first |
+//! | [`door`] | what the outside may do to the network: answer, call back, register nodes, wake itself |
+//! | [`counting`] | the outside unless somebody brings another: ML nodes that count |
+
+pub mod counting;
+pub mod door;
+pub mod queue;
+
+use crate::{
+    blocks::Block,
+    event::{Answer, Call, Command, Effect, Event, Work},
+    exam::book::Proof,
+    identity,
+    network::Network,
+    scenario::Scenario,
+    step::step,
+    truth::Unit,
+};
+use door::Door;
+use queue::{Item, Queue};
+use std::sync::Arc;
+
+/// When runs begin unless they say otherwise: 2026-01-01T00:00:00Z.
+pub const BEGINNING_MS: u64 = 1_767_225_600_000;
+/// From the request for a sample's verdict to the verdict.
+const JUDGE_MS: u64 = 1;
+
+/// A call that is to be answered later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// How an ML node answers a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Response {
+    /// After so many milliseconds; later than the call's time-out is never.
+    After(u64, Result<Answer, String>),
+    /// By [`Door::answer`] with the ticket of the call.
+    Later,
+    /// Not at all: the caller waits for its time-out.
+    Never,
+}
+
+/// Whoever plays our host's machines, and everybody else outside who wants to look or act.
+pub trait Outside {
+    /// The DAPI calls one of our ML nodes.
+    fn call(&mut self, door: &mut Door<'_>, ticket: Ticket, call: &Call) -> Response;
+
+    /// The moment has come that was asked for with [`Door::wake_after`].
+    fn wake(&mut self, door: &mut Door<'_>, token: u64);
+
+    /// There is a new block, and what it set off within the network has happened.
+    fn block(&mut self, _door: &mut Door<'_>) {}
+
+    /// All that is physically there for the exam of this stage, usable or not: the ground truth of [`crate::truth`].
+    fn units(&mut self, net: &Network, stage_height: i64) -> Vec<Unit>;
+
+    /// A verb is aimed at a node, or (`undo`) what it did ends. A refusal says why in one line.
+    fn node(&mut self, _door: &mut Door<'_>, command: &Command, _undo: bool) -> Result<(), String> {
+        let Command { verb, arguments } = command;
+        Err(format!("{verb} does not work on {}", arguments.target))
+    }
+}
+
+/// A network in virtual time.
+#[derive(Debug)]
+pub struct Driver {
+    net: Network,
+    queue: Queue,
+    waiting: door::Waiting,
+    blocks_due: u64,
+    over: bool,
+    saves: u64,
+}
+
+impl Driver {
+    /// A network before its first block, which appears a block time later.
+    pub fn new(scenario: Arc<Scenario>, started_ms: u64) -> Self {
+        let mut net = Network::new(scenario, started_ms);
+        net.proof = Proof::Counted;
+        let mut driver = Self {
+            net,
+            queue: Queue::default(),
+            waiting: door::Waiting::default(),
+            blocks_due: 0,
+            over: false,
+            saves: 0,
+        };
+        driver.next_block();
+        driver
+    }
+
+    pub fn net(&self) -> &Network {
+        &self.net
+    }
+
+    /// Unix milliseconds of what happened last.
+    pub fn now_ms(&self) -> u64 {
+        self.net.now_ms
+    }
+
+    /// When the next thing happens.
+    pub fn next_ms(&self) -> Option<u64> {
+        self.queue.next_ms()
+    }
+
+    pub fn newest_block(&self) -> Option<&Block> {
+        self.net.block(self.net.height())
+    }
+
+    /// Whether the scenario is over. Blocks go on for who goes on stepping.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// How often the network found its ledger worth writing: exams that ended, claims, the end.
+    pub fn saves(&self) -> u64 {
+        self.saves
+    }
+
+    /// For requests from outside between steps.
+    pub fn door(&mut self) -> Door<'_> {
+        Door::new(&mut self.net, &mut self.queue, &mut self.waiting)
+    }
+
+    /// The network, for what has to be thinned out in long runs.
+    pub fn net_mut(&mut self) -> &mut Network {
+        &mut self.net
+    }
+
+    /// Everything up to and including a moment; then it is that moment.
+    pub fn step_until(&mut self, at_ms: u64, outside: &mut dyn Outside) {
+        while self.queue.next_ms().is_some_and(|next| next <= at_ms) {
+            self.step(outside);
+        }
+        self.net.now_ms = self.net.now_ms.max(at_ms);
+    }
+
+    /// Until the scenario is over, or stands still for ever: a chain that waits for a start nobody will say.
+    pub fn run(&mut self, outside: &mut dyn Outside) {
+        while !self.over && self.step(outside) {}
+    }
+
+    /// The next thing that happens; false when nothing ever will.
+    pub fn step(&mut self, outside: &mut dyn Outside) -> bool {
+        let Some((at_ms, item)) = self.queue.pop() else {
+            return false;
+        };
+        self.net.now_ms = self.net.now_ms.max(at_ms);
+        match item {
+            Item::Block => {
+                let before = self.net.height();
+                self.tell(Event::Block, outside);
+                self.next_block();
+                if self.net.height() > before {
+                    self.with_door(outside, |outside, door| outside.block(door));
+                }
+            }
+            Item::Event(event) => {
+                let before = self.net.height();
+                self.tell(event, outside);
+                if self.net.height() > before {
+                    self.with_door(outside, |outside, door| outside.block(door));
+                }
+            }
+            Item::Effects(effects) => self.carry_out(effects, outside),
+            Item::Wake(token) => self.with_door(outside, |outside, door| outside.wake(door, token)),
+            Item::TimedOut(ticket) => {
+                if let Some(to) = self.waiting.take(ticket) {
+                    let result = Err("timed out".to_owned());
+                    self.tell(Event::Reply { to, result }, outside);
+                }
+            }
+        }
+        true
+    }
+
+    fn tell(&mut self, event: Event, outside: &mut dyn Outside) {
+        let now_ms = self.net.now_ms;
+        let effects = step(&mut self.net, now_ms, event);
+        self.carry_out(effects, outside);
+    }
+
+    /// Something of the outside's, and what follows from it at once.
+    fn with_door(&mut self, outside: &mut dyn Outside, act: impl FnOnce(&mut dyn Outside, &mut Door<'_>)) {
+        act(
+            outside,
+            &mut Door::new(&mut self.net, &mut self.queue, &mut self.waiting),
+        );
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>, outside: &mut dyn Outside) {
+        for effect in effects {
+            match effect {
+                Effect::After { ms, timer } => self.queue.push(self.net.now_ms + ms, Item::Event(Event::Timer(timer))),
+                Effect::Call(call) => self.call(&call, outside),
+                Effect::Compute(work) => self.compute(work),
+                Effect::Survey { stage_height } => {
+                    let units = outside.units(&self.net, stage_height);
+                    self.tell(Event::Surveyed { stage_height, units }, outside);
+                }
+                Effect::Node(command) => self.node(&command, false, outside),
+                Effect::NodeUndo(command) => self.node(&command, true, outside),
+                Effect::Save => self.saves += 1,
+                Effect::Finish => self.over = true,
+                // Whether a port is open is in the network's faults, where doors look.
+                Effect::Listen { .. } => {}
+            }
+        }
+    }
+
+    fn node(&mut self, command: &Command, undo: bool, outside: &mut dyn Outside) {
+        self.with_door(outside, |outside, door| {
+            if let Err(refused) = outside.node(door, command, undo) {
+                tracing::warn!(verb = %command.verb, target = command.arguments.target, refused, "step had no effect");
+            }
+        });
+    }
+
+    fn call(&mut self, call: &Call, outside: &mut dyn Outside) {
+        let ticket = self.waiting.next();
+        let (now_ms, limit) = (self.net.now_ms, call.timeout_ms);
+        let mut door = Door::new(&mut self.net, &mut self.queue, &mut self.waiting);
+        let response = outside.call(&mut door, ticket, call);
+        let to = call.origin.clone();
+        match response {
+            Response::After(ms, result) if ms <= limit => {
+                self.queue.push(now_ms + ms, Item::Event(Event::Reply { to, result }));
+            }
+            Response::After(..) | Response::Never | Response::Later => {
+                self.waiting.hold(ticket, to);
+                self.queue.push(now_ms + limit, Item::TimedOut(ticket));
+            }
+        }
+    }
+
+    /// There is nothing to compute: artifacts are counted where the network keeps its books.
+    fn compute(&mut self, work: Work) {
+        if let Work::Count {
+            exam,
+            host,
+            model,
+            total,
+            fraud,
+        } = work
+        {
+            let judged = Event::Judged {
+                exam,
+                host,
+                model,
+                total,
+                fraud,
+            };
+            self.queue.push(self.net.now_ms + JUDGE_MS, Item::Event(judged));
+        }
+    }
+
+    /// As in real time: a block time after the one before, give or take the jitter, and never in a burst.
+    fn next_block(&mut self) {
+        let network = &self.net.scenario.network;
+        let (block, jitter) = (network.block_millis, network.jitter_millis);
+        let off = identity::number_below(2 * jitter + 1, &["jitter", &self.blocks_due.to_string()]);
+        self.blocks_due += 1;
+        let due = self.net.started_ms + self.blocks_due * block + off - jitter;
+        self.queue.push(due.max(self.net.now_ms), Item::Block);
+    }
+}
+
+#[cfg(test)]
+mod tests;
