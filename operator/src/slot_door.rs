@@ -2,6 +2,7 @@
 //! Leader only. Works without the API server: pods are known by address, and what was known stays known.
 
 mod client;
+pub mod messages;
 mod states;
 mod watch;
 

@@ -159,8 +159,16 @@ pub enum Event {
         /// Its place in the story.
         place: usize,
     },
+    /// Facts are looked at again: silence ages them.
+    Aged {
+        /// Which life.
+        life: u32,
+    },
     /// Somebody looks whether a fleet at rest is at rest.
-    RestCheck,
+    RestCheck {
+        /// It is the second look.
+        again: bool,
+    },
 }
 
 /// Events to come.

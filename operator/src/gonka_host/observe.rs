@@ -2,7 +2,7 @@
 
 mod assemble;
 
-pub use assemble::{Objects, Surroundings, assemble, machine, wanted_machines};
+pub use assemble::{Objects, Surroundings, assemble, machine, records, wanted_machines};
 
 use std::collections::BTreeMap;
 

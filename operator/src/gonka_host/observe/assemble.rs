@@ -1,8 +1,9 @@
 //! Objects, facts and the live board as one snapshot. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crds::{GonkaHost, GpuNode, ModelDeployment, SprintRun};
+use crds::{GonkaHost, GpuNode, ModelDeployment, SprintRun, labels};
 use k8s_openapi::api::core::v1::Service;
 
 use crate::context::Settings;
@@ -10,6 +11,9 @@ use crate::dapi::Registered;
 use crate::facts::Facts;
 use crate::gonka_host::observed::{ChainView, Machine, Observed, Other, Reading};
 use crate::live::Board;
+
+/// Records a status shows.
+pub const RECORDS: usize = 20;
 
 /// What was read from the API server.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +72,23 @@ pub fn assemble(host: &GonkaHost, objects: Objects, surroundings: &Surroundings<
         chain: ChainView::default(),
         runs: objects.runs,
     }
+}
+
+/// The newest records of a host, which are all that its status shows.
+pub fn records<'a>(runs: impl Iterator<Item = &'a Arc<SprintRun>>, host: &GonkaHost) -> Vec<SprintRun> {
+    let mut of_host: Vec<&Arc<SprintRun>> = runs
+        .filter(|run| {
+            let labels = run.metadata.labels.as_ref();
+            run.metadata.namespace == host.metadata.namespace
+                && labels.and_then(|labels| labels.get(labels::HOST)) == host.metadata.name.as_ref()
+        })
+        .collect();
+    of_host.sort_by_key(|run| std::cmp::Reverse((run.spec.poc_start_height, run.metadata.name.clone())));
+    of_host
+        .into_iter()
+        .take(RECORDS)
+        .map(|run| SprintRun::clone(run))
+        .collect()
 }
 
 fn others(host: &GonkaHost, hosts: Vec<GonkaHost>) -> Vec<Other> {
