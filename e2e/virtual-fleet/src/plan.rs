@@ -120,6 +120,11 @@ impl Plan {
     pub fn scenario(&self) -> Result<Scenario, Error> {
         let mut network = self.network.clone();
         network["network"]["seed"] = self.seed.into();
+        for (member, port) in [("callbackUrl", 9100), ("publicUrl", 9000)] {
+            if network["dapi"][member].is_null() {
+                network["dapi"][member] = format!("http://10.0.0.9:{port}").into();
+            }
+        }
         let text = serde_json::to_string(&network).unwrap_or_default();
         scenario::parse(&text).map_err(|invalid| Error::Network(invalid.to_string()))
     }
