@@ -10,7 +10,7 @@ mod small;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crds::sprint_schedule::SprintScheduleSpec;
+use crds::sprint_schedule::{EndpointState, SprintScheduleSpec};
 use network_simulator::virtual_time::door::Door;
 use operator::backoff;
 use operator::chain::decide::Memory;
@@ -96,6 +96,7 @@ pub struct Operator {
     failures: BTreeMap<Controller, u32>,
     turn: Option<Turn>,
     transition: Option<Transition>,
+    endpoints: Vec<EndpointState>,
     jobs: usize,
     read_ms: i64,
     report: Option<(i64, operator::dapi::SetupReport)>,
@@ -134,6 +135,7 @@ impl Operator {
             failures: BTreeMap::new(),
             turn: None,
             transition: None,
+            endpoints: Vec::new(),
             jobs: 0,
             read_ms: 0,
             report: None,
@@ -430,8 +432,13 @@ impl Operator {
             ground.note(door, &format!("height {} window {}", facts.height, facts.window));
             self.transition = Some(moved);
             self.wake(ground, door, Controller::Deployment, 50);
+            self.wake(ground, door, Controller::Schedule, 100);
         }
-        self.wake(ground, door, Controller::Schedule, 100);
+        let states: Vec<EndpointState> = facts.endpoints.iter().map(|endpoint| endpoint.state).collect();
+        if self.endpoints != states {
+            self.endpoints = states;
+            self.wake(ground, door, Controller::Schedule, 100);
+        }
         self.wake(ground, door, Controller::Records, 150);
     }
 }

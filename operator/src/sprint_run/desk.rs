@@ -326,9 +326,10 @@ impl Desk {
         Some((host, key))
     }
 
-    /// When a note that waits may be worked on again; absent when none waits.
-    pub fn next_ms(&self) -> Option<i64> {
-        self.notes.open.values().map(|note| note.not_before_ms).min()
+    /// When the next note that waits may be worked on again; absent when none waits.
+    pub fn next_ms(&self, now_ms: i64) -> Option<i64> {
+        let waiting = self.notes.open.values().map(|note| note.not_before_ms);
+        waiting.filter(|at| *at > now_ms).min()
     }
 }
 

@@ -137,7 +137,7 @@ impl Operator {
         if news || up {
             self.wake(ground, door, Controller::Deployment, 50);
         }
-        self.wake(ground, door, Controller::Records, 200);
+        self.wake(ground, door, Controller::Records, 1_000);
     }
 
     /// Opens a chain door.

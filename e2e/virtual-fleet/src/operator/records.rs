@@ -64,7 +64,7 @@ impl Operator {
             self.kept.saved_ms = now_ms;
             self.kept.notes = self.desk.notes.clone();
         }
-        let wait = self.desk.next_ms().map(|at| (at - now_ms).clamp(200, LOOK_MS));
+        let wait = self.desk.next_ms(now_ms).map(|at| (at - now_ms).clamp(200, LOOK_MS));
         Ok(wait.unwrap_or(i64::from(u32::MAX)))
     }
 
