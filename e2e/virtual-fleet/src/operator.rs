@@ -111,6 +111,19 @@ pub enum Failure {
     Died,
 }
 
+/// Notes as they come back from a volume: marks of the process that wrote them are gone.
+fn on_disk(notes: &Notes) -> Notes {
+    let mut notes = notes.clone();
+    for note in notes.open.values_mut() {
+        note.created = false;
+        note.busy = false;
+        note.photographing = false;
+        note.failures = 0;
+        note.not_before_ms = 0;
+    }
+    notes
+}
+
 impl Operator {
     /// A program that has not begun.
     pub fn new(settings: Settings) -> Self {
@@ -157,7 +170,7 @@ impl Operator {
                 alive: true,
                 life: self.life + 1,
                 started_ms: now_ms,
-                desk: Desk::new(kept.notes.clone()),
+                desk: Desk::new(on_disk(&kept.notes)),
                 ..Self::new(settings)
             };
             if let Some(spec) = &kept.spec {
