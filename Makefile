@@ -95,3 +95,4 @@ crashes: setup ## The operator killed at every write, with old lists and lost ev
 
 generate: ## Rewrite every generated file
 	UPDATE_GENERATED=1 $(CARGO) test -p crds -p proto -p e2e -p node-agent --test generated
+	UPDATE_GENERATED=1 $(CARGO) test -p network-simulator --test virtual_time every_machine

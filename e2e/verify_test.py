@@ -354,6 +354,12 @@ class Unreadable(Case):
         self.demo.ledger["epochs"][0]["rewards"][0]["ngonka"] = 5
         self.unreadable(r"epochs\[0\]\.rewards\[0\]\.ngonka: must be a decimal string")
 
+    def test_says_that_counted_artifacts_cannot_be_recomputed(self):
+        self.demo.ledger["physical"] = "delivered"
+        self.assertEqual(self.verify()[0], 0)
+        self.demo.ledger["physical"] = "capacity"
+        self.unreadable("physical: artifacts of virtual time are counted")
+
     def test_names_the_line_of_an_artifacts_file(self):
         del self.demo.rows(1, MIXED)[3]["in_commit"]
         self.unreadable(r"exam-1/gonka1mixed\.jsonl: line 4\.in_commit: missing")

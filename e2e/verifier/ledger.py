@@ -167,6 +167,8 @@ def read(directory):
     version = top.field("version").integer()
     if version != 1:
         raise top.field("version").wrong(f"is {version}, this verifier reads 1")
+    if top.field("physical").text("") == "capacity":
+        raise top.field("physical").wrong("artifacts of virtual time are counted: there is nothing to recompute")
     models = {name: _model(name, value) for name, value in top.field("models").members()}
     parameters = top.field("parameters")
     stronger = find(parameters.raw, "poc_stronger_rng_enabled") in (True, "true")

@@ -20,11 +20,6 @@ pub struct NotDecimal(String);
 impl Decimal {
     pub const ONE: Self = Self { value: 1, exponent: 0 };
 
-    /// Rounded to a double.
-    pub fn to_f64(self) -> f64 {
-        self.value as f64 * 10_f64.powi(self.exponent)
-    }
-
     /// Largest whole number not above `self * count`.
     pub fn floor_of(self, count: u64) -> u64 {
         let product = i128::from(self.value.max(0)) * i128::from(count);

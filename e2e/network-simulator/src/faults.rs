@@ -94,6 +94,11 @@ pub struct PortFault {
     pub lies: BTreeMap<String, Value>,
     #[serde(skip_serializing_if = "is_zero")]
     pub skew_ms: i64,
+    /// Heights are shown so many blocks too high, or too low.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub off_by: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chain_id: Option<String>,
     /// Requests lost, of a hundred.
     #[serde(skip_serializing_if = "is_none_lost")]
     pub lost_percent: u32,
@@ -110,15 +115,32 @@ fn is_none_lost(percent: &u32) -> bool {
 }
 
 /// Everything that is broken.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Faults {
     ports: BTreeMap<Port, PortFault>,
     /// The chain makes no block above this height.
     pub chain_halts_at: Option<i64>,
     /// Share of voting power that votes against a host (its index) in its next exam.
     pub vote_invalid: BTreeMap<usize, f64>,
+    /// Prices and the emission, against those of the parameters.
+    pub price_percent: u32,
+    /// Share of a host's nodes (its index), in percent, that starts in its next exam.
+    pub partial_starts: BTreeMap<usize, u32>,
     /// Chances taken so far, so that each is another.
     pub drawn: u64,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self {
+            ports: BTreeMap::new(),
+            chain_halts_at: None,
+            vote_invalid: BTreeMap::new(),
+            price_percent: 100,
+            partial_starts: BTreeMap::new(),
+            drawn: 0,
+        }
+    }
 }
 
 impl Faults {

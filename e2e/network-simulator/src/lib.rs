@@ -13,6 +13,7 @@
 //! | [`driver`], [`http`], [`compute`] | real time: sockets, timers, proof of compute |
 //! | [`mod@virtual_time`] | virtual time: a queue, and whoever plays our machines; artifacts are counted |
 //! | [`truth`], [`noise`] | what was physically there; how far rates stray |
+//! | [`unfit`] | what of a scenario one of the drivers cannot do |
 //! | [`ledger`] | what a run leaves behind |
 
 #![forbid(unsafe_code)]
@@ -28,6 +29,7 @@ pub mod driver;
 pub mod early;
 pub mod event;
 pub mod exam;
+pub mod exponential;
 pub mod faults;
 pub mod http;
 pub mod identity;
@@ -46,6 +48,7 @@ pub mod step;
 pub mod tally;
 pub mod time;
 pub mod truth;
+pub mod unfit;
 pub mod verbs;
 pub mod views;
 pub mod virtual_time;

@@ -36,6 +36,8 @@ pub struct Host {
     pub balance: u64,
     /// Blocks that it waits after a claim window opens.
     pub claim_wait: i64,
+    /// How it votes in place of what its conduct says.
+    pub votes: Option<Voting>,
     /// Speed of a simulated host's nodes in its next exams, against what the scenario gives them.
     pub speed_percent: u32,
 }
@@ -317,10 +319,28 @@ impl Network {
         }
     }
 
+    /// A price of the parameters at present.
+    pub fn price(&self, usual: u64) -> u64 {
+        usual * u64::from(self.faults.price_percent) / 100
+    }
+
+    /// How many of a host's nodes are started in its next exam.
+    pub fn started_nodes(&self, host: usize, nodes: usize) -> usize {
+        let percent = self.faults.partial_starts.get(&host).copied().unwrap_or(100);
+        (nodes * percent as usize).div_ceil(100).min(nodes)
+    }
+
     /// The scenario's seed as a part of derived names.
     pub fn seed(&self) -> String {
         self.scenario.network.seed.to_string()
     }
+}
+
+/// Ids of our nodes where they are simulated.
+pub fn node_ids(scenario: &Scenario) -> Vec<String> {
+    let ours = scenario.hosts.iter().filter(|host| host.driver == DriverKind::External);
+    ours.flat_map(|host| (0..host.nodes).map(|index| format!("{}-{index}", host.name)))
+        .collect()
 }
 
 fn hosts(scenario: &Scenario) -> Vec<Host> {
@@ -346,6 +366,7 @@ fn hosts(scenario: &Scenario) -> Vec<Host> {
             };
             hosts.push(Host {
                 claim_wait: dapi::claims::wait(&address, scenario.parameters.lengths.epoch_length),
+                votes: None,
                 speed_percent: 100,
                 warm_address: identity::address("gonka", &format!("{public_key}/warm")),
                 name,

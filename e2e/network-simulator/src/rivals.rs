@@ -58,15 +58,21 @@ fn conduct_of(host: &Host) -> Option<Simulated> {
 /// An exam starts: every node that is not preserved starts too, or so many blocks later.
 pub fn begin(net: &mut Network, exam_id: u64) -> Vec<Effect> {
     let block_ms = net.scenario.network.block_millis;
-    let conducts: Vec<Option<Simulated>> = (0..net.hosts.len()).map(|host| simulated(net, host)).collect();
+    let conducts: Vec<Option<(Simulated, usize)>> = (0..net.hosts.len())
+        .map(|host| {
+            let conduct = simulated(net, host)?;
+            Some((conduct, net.started_nodes(host, conduct.nodes as usize)))
+        })
+        .collect();
     if let Some(exam) = &mut net.exam {
         for (entry, conduct) in exam.entries.iter_mut().zip(conducts) {
-            let Some(conduct) = conduct else {
+            let Some((conduct, started)) = conduct else {
                 continue;
             };
             let t_ms = u64::from(conduct.late_blocks) * block_ms;
             let preserved = entry.preserved.clone();
-            for node in entry.nodes.iter_mut().filter(|node| !preserved.contains(&node.node_id)) {
+            let asked = entry.nodes.iter_mut().take(started);
+            for node in asked.filter(|node| !preserved.contains(&node.node_id)) {
                 node.requests.push(StartRequest { t_ms, status: 200 });
             }
         }
@@ -309,7 +315,7 @@ fn value(net: &Network, (validator, subject): (usize, usize), fair: Option<i64>,
     if against.has(validator) {
         return Some(-1);
     }
-    match conduct.votes {
+    match net.hosts[validator].votes.unwrap_or(conduct.votes) {
         Voting::Honest => fair,
         Voting::Invalid if validator == subject => fair,
         Voting::Invalid => Some(-1),

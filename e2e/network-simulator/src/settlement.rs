@@ -1,6 +1,6 @@
 //! Weights, ratios and rewards: whole numbers, every division rounded down.
 
-use crate::decimal::Decimal;
+use crate::{decimal::Decimal, exponential};
 use std::collections::BTreeMap;
 
 /// Part of its expected weight at which a confirmation counts in full, in thousandths.
@@ -16,8 +16,7 @@ pub fn ratio_bp(reading: u64, expected: u64) -> u64 {
 
 /// Emission of an epoch: it decays from the first reward epoch on.
 pub fn epoch_reward(initial: u64, decay_rate: Decimal, epoch: u64, genesis_epoch: u64) -> u64 {
-    let epochs = epoch.saturating_sub(genesis_epoch) as f64;
-    (initial as f64 * (decay_rate.to_f64() * epochs).exp()).floor() as u64
+    exponential::scaled(initial, decay_rate, epoch.saturating_sub(genesis_epoch))
 }
 
 /// A host's claim on an epoch before it is shared out.

@@ -59,6 +59,7 @@ pub fn close(net: &mut Network) {
         }
     }
     net.faults.vote_invalid.clear();
+    net.faults.partial_starts.clear();
     for (host, outcome) in net.hosts.iter().zip(&outcomes) {
         tracing::info!(
             exam = exam.id,

@@ -6,6 +6,7 @@
 //! Whoever claims that nothing avoidable was lost is held against this number, and only this module computes it.
 
 use crate::{
+    dapi::broker,
     exam::{Entry, Exam},
     network::{Conduct, Network},
     noise,
@@ -48,7 +49,7 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// As things stand: enabled nodes that are not left on inference are the slots.
+    /// As things stand: nodes that DAPI has work and that are not left on inference are the slots.
     pub fn new(net: &Network, stage_height: i64, units: Vec<Unit>) -> Self {
         let preserved = net.preserved.nodes.get(&net.ours);
         let is_preserved = |id: &str| preserved.is_some_and(|ids| ids.iter().any(|known| known == id));
@@ -56,7 +57,7 @@ impl Survey {
             .dapi
             .nodes
             .iter()
-            .filter(|node| node.admin.enabled && !is_preserved(&node.spec.id))
+            .filter(|node| broker::is_operational(net, node) && !is_preserved(&node.spec.id))
             .filter_map(|node| {
                 Some(Slot {
                     node_id: node.spec.id.clone(),

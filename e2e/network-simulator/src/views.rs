@@ -40,18 +40,49 @@ impl<'a> View<'a> {
 
     /// Newest height this endpoint has.
     pub fn height(&self) -> i64 {
-        self.net.height().min(self.fault.halt_at.unwrap_or(i64::MAX))
+        let seen = self.net.height().min(self.fault.halt_at.unwrap_or(i64::MAX));
+        if seen == 0 {
+            0
+        } else {
+            (seen + self.fault.off_by).max(1)
+        }
     }
 
     pub fn block(&self, height: i64) -> Option<Block> {
-        let block = self.net.block(height).filter(|block| block.height <= self.height())?;
-        let mut block = block.clone();
+        if height > self.height() {
+            return None;
+        }
+        let mut block = match self.net.block(height) {
+            Some(block) => block.clone(),
+            None => self.invented(height)?,
+        };
         block.unix_ms = block.unix_ms.saturating_add_signed(self.fault.skew_ms);
         if self.fault.forked_after.is_some_and(|last| height > last) {
             let endpoint = self.endpoint.to_string();
             block.hash = identity::upper_hash(&["fork", &endpoint, &block.hash]);
         }
         Some(block)
+    }
+
+    /// A block that nobody made, of an endpoint that is ahead of everybody.
+    fn invented(&self, height: i64) -> Option<Block> {
+        let newest = self
+            .net
+            .block(self.net.height())
+            .filter(|newest| newest.height < height)?;
+        Some(Block {
+            height,
+            unix_ms: newest.unix_ms,
+            hash: identity::upper_hash(&["jump", &self.endpoint.to_string(), &height.to_string()]),
+        })
+    }
+
+    /// The chain's name as this endpoint has it.
+    pub fn chain_id(&self) -> &str {
+        self.fault
+            .chain_id
+            .as_deref()
+            .unwrap_or(&self.net.scenario.network.chain_id)
     }
 
     /// Server time in Unix seconds, as a REST header shows it.

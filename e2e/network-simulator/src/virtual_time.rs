@@ -6,20 +6,28 @@
 //! | [`queue`] | what happens when; of two things at one moment the one that was thought of first |
 //! | [`door`] | what the outside may do to the network: answer, call back, register nodes, wake itself |
 //! | [`counting`] | the outside unless somebody brings another: ML nodes that count |
+//! | [`record`], [`history`], [`facts`], [`summary`] | a whole run and what it leaves behind |
+//! | [`compare`] | whether two histories are the same |
 
+pub mod compare;
 pub mod counting;
 pub mod door;
+pub mod facts;
+pub mod history;
 pub mod queue;
+pub mod record;
+pub mod summary;
 
 use crate::{
     blocks::Block,
     event::{Answer, Call, Command, Effect, Event, Work},
     exam::book::Proof,
-    identity,
+    identity, ledger,
     network::Network,
     scenario::Scenario,
     step::step,
     truth::Unit,
+    views::control,
 };
 use door::Door;
 use queue::{Item, Queue};
@@ -29,6 +37,13 @@ use std::sync::Arc;
 pub const BEGINNING_MS: u64 = 1_767_225_600_000;
 /// From the request for a sample's verdict to the verdict.
 const JUDGE_MS: u64 = 1;
+/// Blocks that are remembered unless somebody wants more: queries look at the newest, exams at the one before.
+pub const KEPT_BLOCKS: usize = 1000;
+/// FNV-1a, over numbers in place of bytes.
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0100_0000_01b3;
+/// Epochs that are remembered when the finished ones are taken: rewards are claimed in the epoch after.
+const KEPT_EPOCHS: u64 = 4;
 
 /// A call that is to be answered later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,6 +90,7 @@ pub struct Driver {
     blocks_due: u64,
     over: bool,
     saves: u64,
+    trace: u64,
 }
 
 impl Driver {
@@ -82,6 +98,7 @@ impl Driver {
     pub fn new(scenario: Arc<Scenario>, started_ms: u64) -> Self {
         let mut net = Network::new(scenario, started_ms);
         net.proof = Proof::Counted;
+        net.blocks.keep(KEPT_BLOCKS);
         let mut driver = Self {
             net,
             queue: Queue::default(),
@@ -89,6 +106,7 @@ impl Driver {
             blocks_due: 0,
             over: false,
             saves: 0,
+            trace: FNV_OFFSET,
         };
         driver.next_block();
         driver
@@ -122,14 +140,44 @@ impl Driver {
         self.saves
     }
 
+    /// A number that follows from everything that happened so far and its order.
+    pub fn trace(&self) -> u64 {
+        self.trace
+    }
+
     /// For requests from outside between steps.
     pub fn door(&mut self) -> Door<'_> {
         Door::new(&mut self.net, &mut self.queue, &mut self.waiting)
     }
 
-    /// The network, for what has to be thinned out in long runs.
-    pub fn net_mut(&mut self) -> &mut Network {
-        &mut self.net
+    /// Keeps so many of the newest blocks in place of [`KEPT_BLOCKS`].
+    pub fn keep_blocks(&mut self, most: usize) {
+        self.net.blocks.keep(most);
+    }
+
+    /// Exams that ended since this was asked last. They are kept until somebody takes them.
+    pub fn take_exams(&mut self) -> Vec<ledger::Exam> {
+        std::mem::take(&mut self.net.record.exams)
+    }
+
+    /// Settled epochs in which nothing will change any more. The network has forgotten them then.
+    pub fn take_epochs(&mut self) -> Vec<ledger::Epoch> {
+        self.take_epochs_before(self.net.latest_epoch().saturating_sub(KEPT_EPOCHS))
+    }
+
+    /// All that are left, when the run is over.
+    pub fn take_all_epochs(&mut self) -> Vec<ledger::Epoch> {
+        self.take_epochs_before(u64::MAX)
+    }
+
+    fn take_epochs_before(&mut self, first_kept: u64) -> Vec<ledger::Epoch> {
+        let kept = self.net.epochs.split_off(&first_kept);
+        let old = std::mem::replace(&mut self.net.epochs, kept);
+        self.net.dapi.seeds = self.net.dapi.seeds.split_off(&first_kept);
+        let settled = old
+            .iter()
+            .filter_map(|(index, epoch)| control::ledger_epoch(&self.net, *index, epoch));
+        settled.collect()
     }
 
     /// Everything up to and including a moment; then it is that moment.
@@ -140,9 +188,22 @@ impl Driver {
         self.net.now_ms = self.net.now_ms.max(at_ms);
     }
 
-    /// Until the scenario is over, or stands still for ever: a chain that waits for a start nobody will say.
-    pub fn run(&mut self, outside: &mut dyn Outside) {
-        while !self.over && self.step(outside) {}
+    /// Until the scenario is over: true. False when it took twice the time it should: the chain waits for a start that
+    /// nobody will say.
+    pub fn run(&mut self, outside: &mut dyn Outside) -> bool {
+        while !self.over && self.next_ms().is_some_and(|next| next <= self.latest_end_ms()) {
+            self.step(outside);
+        }
+        self.over
+    }
+
+    /// When a scenario that is not over will never be: its last epoch twice over.
+    pub fn latest_end_ms(&self) -> u64 {
+        let network = &self.net.scenario.network;
+        let blocks = self.net.lengths().poc_start(network.epochs.saturating_add(2)).max(1) as u64 * 2;
+        self.net
+            .started_ms
+            .saturating_add(blocks.saturating_mul(network.block_millis))
     }
 
     /// The next thing that happens; false when nothing ever will.
@@ -151,6 +212,9 @@ impl Driver {
             return false;
         };
         self.net.now_ms = self.net.now_ms.max(at_ms);
+        for part in [at_ms, item.number()] {
+            self.trace = (self.trace ^ part).wrapping_mul(FNV_PRIME);
+        }
         match item {
             Item::Block => {
                 let before = self.net.height();

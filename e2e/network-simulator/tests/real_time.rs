@@ -1,8 +1,11 @@
 //! The whole network in real time over sockets: an ML node of the smallest kind is registered, examined in two Sprints
-//! and a confirmation, paid and claimed; the independent verifier judges what is left behind.
+//! and a confirmation, paid and claimed; the independent verifier judges what is left behind, and the same scenario in
+//! virtual time gives the same ledger as far as no clock is in it.
 
 #![expect(clippy::panic, reason = "a helper of tests ends the test with what it saw")]
 
+#[path = "support/agreement.rs"]
+mod agreement;
 #[path = "support/ml_node.rs"]
 mod ml_node;
 
@@ -84,14 +87,14 @@ async fn run_network(directory: &Path) -> (Ledger, MlNode) {
     let node = MlNode::start(MODEL).await;
     let watcher = async {
         let spec = json!({
-            "id": "abc123-demo-0", "host": "127.0.0.1", "inference_port": node.port, "poc_port": node.port,
+            "id": "ours-0", "host": "127.0.0.1", "inference_port": node.port, "poc_port": node.port,
             "max_concurrent": 10, "models": {MODEL: {"args": []}}, "hardware": [{"type": "NVIDIA H200 | 140GB", "count": 8}],
         });
         let answer = request(ports.dapi.admin, "POST", "/admin/v1/nodes", Some(spec))
             .await
             .expect("an answer");
         assert_eq!(answer.status, 200);
-        let refused = request(ports.control, "POST", "/v1/fault", Some(json!({"verb": "jump"})))
+        let refused = request(ports.control, "POST", "/v1/fault", Some(json!({"verb": "fly"})))
             .await
             .expect("an answer");
         assert_eq!(refused.status, 400);
@@ -176,6 +179,9 @@ async fn two_sprints_a_confirmation_and_a_claim_leave_a_ledger_that_verifies() {
             .any(|request| request.path.ends_with("/generated"))
     );
     assert_recorded_order(&node);
+    let counted = agreement::in_virtual_time(SCENARIO);
+    assert_eq!(agreement::course(&ledger), agreement::course(&counted));
+    agreement::assert_close_counts(&ledger, &counted);
     verify(directory.path()).await;
 }
 

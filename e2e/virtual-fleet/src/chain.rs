@@ -76,7 +76,7 @@ impl Reader {
         for index in 0..ENDPOINTS {
             let name = format!("rpc-{}", index + 1);
             let mut view = self.views.remove(&name).unwrap_or_default();
-            self.read_rpc(door, index, &mut view);
+            read_rpc(door, index, &mut view);
             self.read_rest(door, index, &mut view);
             if rarely {
                 view.apply(News::Upgrade { plan: None, last: None });
@@ -105,42 +105,6 @@ impl Reader {
         self.memory = decision.memory;
         self.wanted = decision.wanted;
         self.facts = Arc::new(decision.facts);
-    }
-
-    fn read_rpc(&self, door: &mut Door<'_>, index: usize, view: &mut View) {
-        let Ok(shown) = door.view(Port::Rpc(index)) else {
-            return view.apply(News::Failed(view::Door::Rpc, silent()));
-        };
-        if shown.height() == 0 {
-            return view.apply(News::Failed(view::Door::Rpc, silent()));
-        }
-        if !shown.fault.lies.is_empty() {
-            let mut answer = rpc::status(&shown);
-            lie(&mut answer, &shown.fault.lies);
-            return match answers::status(&answer) {
-                Ok(status) => view.apply(News::Tip {
-                    block: status.block,
-                    catching_up: Some(status.catching_up),
-                }),
-                Err(error) => view.apply(News::Failed(view::Door::Rpc, error.into())),
-            };
-        }
-        let newest = shown.height();
-        let known = view.newest().map_or(newest - 1, |block| block.height);
-        for height in (known + 1).max(newest - GAP_BLOCKS)..newest {
-            if let Some(block) = block(&shown, height) {
-                view.apply(News::Tip {
-                    block,
-                    catching_up: None,
-                });
-            }
-        }
-        if let Some(block) = block(&shown, newest) {
-            view.apply(News::Tip {
-                block,
-                catching_up: Some(false),
-            });
-        }
     }
 
     fn read_rest(&mut self, door: &mut Door<'_>, index: usize, view: &mut View) {
@@ -194,13 +158,51 @@ impl Reader {
             let Some(view) = self.views.get_mut(&format!("rpc-{}", index + 1)) else {
                 continue;
             };
-            let Ok(shown) = door.view(Port::Rpc(index)) else { continue };
+            let Ok(shown) = door.view(Port::Rpc(index)) else {
+                continue;
+            };
             for height in &self.wanted.blocks {
                 if let Some(block) = block(&shown, *height) {
                     view.apply(News::Older(block));
                 }
             }
         }
+    }
+}
+
+fn read_rpc(door: &mut Door<'_>, index: usize, view: &mut View) {
+    let Ok(shown) = door.view(Port::Rpc(index)) else {
+        return view.apply(News::Failed(view::Door::Rpc, silent()));
+    };
+    if shown.height() == 0 {
+        return view.apply(News::Failed(view::Door::Rpc, silent()));
+    }
+    if !shown.fault.lies.is_empty() {
+        let mut answer = rpc::status(&shown);
+        lie(&mut answer, &shown.fault.lies);
+        return match answers::status(&answer) {
+            Ok(status) => view.apply(News::Tip {
+                block: status.block,
+                catching_up: Some(status.catching_up),
+            }),
+            Err(error) => view.apply(News::Failed(view::Door::Rpc, error.into())),
+        };
+    }
+    let newest = shown.height();
+    let known = view.newest().map_or(newest - 1, |block| block.height);
+    for height in (known + 1).max(newest - GAP_BLOCKS)..newest {
+        if let Some(block) = block(&shown, height) {
+            view.apply(News::Tip {
+                block,
+                catching_up: None,
+            });
+        }
+    }
+    if let Some(block) = block(&shown, newest) {
+        view.apply(News::Tip {
+            block,
+            catching_up: Some(false),
+        });
     }
 }
 

@@ -34,6 +34,7 @@ impl Machine {
 
 /// What a kubelet knows of a pod.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent marks of one pod")]
 pub struct PodLife {
     /// Its place in the API.
     pub id: Id,

@@ -1,6 +1,7 @@
 //! The loop: the network calls our nodes, wakes us and makes blocks; every event of the fleet goes to whom it concerns.
 
 mod events;
+mod moments;
 mod objects;
 mod run;
 
@@ -52,8 +53,6 @@ pub struct Fleet {
     looked_ms: i64,
     /// Pods whose `serve` is away, by the place of the moment.
     restarting: BTreeMap<usize, String>,
-    /// Exams of the network's record that were taken.
-    seen_exams: usize,
     /// Exams that were looked for among the records.
     checked_exams: usize,
     rest_epoch: u64,
@@ -122,7 +121,6 @@ impl Fleet {
             disturbed_ms: 0,
             looked_ms: 0,
             restarting: BTreeMap::new(),
-            seen_exams: 0,
             checked_exams: 0,
             rest_epoch: 0,
             answers: Answers::default(),
@@ -155,7 +153,11 @@ impl Fleet {
             row.height * block_ms + self.ground.stage_ms + 2 * block_ms,
         );
         let falls = |moment: &&Moment| moment.at <= until && moment.at + moment.what.millis() >= from;
-        self.story.iter().filter(falls).map(|moment| moment.what.name()).collect()
+        self.story
+            .iter()
+            .filter(falls)
+            .map(|moment| moment.what.name())
+            .collect()
     }
 
     /// Exams of two epochs ago have their records, if anybody could write them.
@@ -190,7 +192,9 @@ impl Fleet {
                 lag += self.ground.delays.between(0, late);
             }
             let at = self.operator.tell_at(change.id.kind, now_ms + lag);
-            self.ground.agenda.after(door, at - now_ms, Event::Told { life, change });
+            self.ground
+                .agenda
+                .after(door, at - now_ms, Event::Told { life, change });
         }
     }
 
@@ -226,7 +230,11 @@ impl Fleet {
                 Answer::value(200, body.clone())
             }
             Request::PowStatus => {
-                let body = if slot.is_active() { &answers.generating } else { &answers.idle };
+                let body = if slot.is_active() {
+                    &answers.generating
+                } else {
+                    &answers.idle
+                };
                 Answer::value(200, body.clone())
             }
             Request::Health => when(loaded, &answers.fine),
@@ -283,8 +291,7 @@ impl Fleet {
         if let Some(exam) = &net.exam {
             let window = &exam.window;
             let edges = [window.photo, window.validation_start, window.validation_end];
-            return height <= window.last_commit + 1
-                || edges.iter().any(|edge| (*edge..=*edge + 1).contains(&height));
+            return height <= window.last_commit + 1 || edges.iter().any(|edge| (*edge..=*edge + 1).contains(&height));
         }
         if net.confirmation().is_some_and(|event| height <= event.window.start + 1) {
             return true;

@@ -254,7 +254,9 @@ impl Ground {
     pub fn tick(&mut self, door: &mut Door<'_>, pod_uid: &str) {
         let now_ms = Self::now(door);
         let reachable = self.cluster.is_reachable(pod_uid);
-        let Some(life) = self.cluster.pods.get_mut(pod_uid) else { return };
+        let Some(life) = self.cluster.pods.get_mut(pod_uid) else {
+            return;
+        };
         life.ticking = false;
         let Some(slot) = life.slot.as_mut() else { return };
         slot.tick(now_ms);

@@ -128,7 +128,11 @@ fn explain(plan: &Plan, strict: bool, outcome: &Outcome) -> Result<()> {
         };
         run(&shorter, strict).is_ok_and(|outcome| outcome.violations.iter().any(|found| found.rule == rule))
     });
-    println!("\n# {rule} still breaks with {} of {} moments ({runs} runs):", story.len(), plan.story.len());
+    println!(
+        "\n# {rule} still breaks with {} of {} moments ({runs} runs):",
+        story.len(),
+        plan.story.len()
+    );
     let smallest = Plan { story, ..plan.clone() };
     println!("{}", smallest.write()?);
     Ok(())

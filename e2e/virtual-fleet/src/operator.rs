@@ -155,6 +155,11 @@ impl Operator {
         }
     }
 
+    /// It has the lease.
+    pub fn leads(&self) -> bool {
+        self.leads
+    }
+
     /// What is believed of the chain.
     pub fn facts(&self) -> Option<&Arc<Facts>> {
         self.reader.as_ref().map(Reader::facts)
@@ -258,7 +263,7 @@ impl Operator {
             Controller::Host => self.pass_host(ground, door),
             Controller::Deployment => self.pass_deployment(ground, door),
             Controller::GpuNode => self.pass_gpu_nodes(ground, door),
-            Controller::Records => self.pass_records(ground, door),
+            Controller::Records => Ok(self.pass_records(ground, door)),
         };
         match again {
             Ok(ms) => {
@@ -336,12 +341,7 @@ impl Operator {
                 self.wake(ground, door, Controller::Deployment, 50);
                 self.wake(ground, door, Controller::Records, 200);
             }
-            Kind::GonkaHost => {
-                self.wake(ground, door, Controller::Host, 300);
-                self.wake(ground, door, Controller::Deployment, 50);
-                self.wake(ground, door, Controller::Records, 200);
-            }
-            Kind::ModelDeployment => {
+            Kind::GonkaHost | Kind::ModelDeployment => {
                 self.wake(ground, door, Controller::Host, 300);
                 self.wake(ground, door, Controller::Deployment, 50);
                 self.wake(ground, door, Controller::Records, 200);

@@ -14,12 +14,12 @@ impl Random {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         });
         let mut random = Self { state: mixed };
-        random.next();
+        random.draw();
         random
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -30,17 +30,17 @@ impl Random {
     /// From `low` up to and including `high`.
     pub fn between(&mut self, low: i64, high: i64) -> i64 {
         let span = high.saturating_sub(low).max(0).unsigned_abs() + 1;
-        low + (self.next() % span) as i64
+        low + (self.draw() % span) as i64
     }
 
     /// One of so many.
     pub fn index(&mut self, count: usize) -> usize {
-        (self.next() % count.max(1) as u64) as usize
+        (self.draw() % count.max(1) as u64) as usize
     }
 
     /// True in so many of a thousand cases.
     pub fn per_mille(&mut self, share: u64) -> bool {
-        self.next() % 1000 < share
+        self.draw() % 1000 < share
     }
 }
 
@@ -52,16 +52,16 @@ mod tests {
     fn a_purpose_draws_the_same_numbers_whoever_draws_beside_it() {
         let mut alone = Random::new(7, "lag");
         let mut other = Random::new(7, "story");
-        let first: Vec<u64> = (0..5).map(|_| alone.next()).collect();
+        let first: Vec<u64> = (0..5).map(|_| alone.draw()).collect();
         let mut again = Random::new(7, "lag");
         let second: Vec<u64> = (0..5)
             .map(|_| {
-                other.next();
-                again.next()
+                other.draw();
+                again.draw()
             })
             .collect();
         assert_eq!(first, second);
-        assert_ne!(first[0], Random::new(8, "lag").next());
+        assert_ne!(first[0], Random::new(8, "lag").draw());
     }
 
     #[test]

@@ -221,8 +221,14 @@ impl Slot {
 
     fn seen(&self, request: &PromoteRequest) -> i64 {
         let key = request.key.as_ref();
-        key.and_then(|key| self.state.memory.seen.get(&(key.deployment_uid.clone(), key.slot)).copied())
-            .unwrap_or_default()
+        key.and_then(|key| {
+            self.state
+                .memory
+                .seen
+                .get(&(key.deployment_uid.clone(), key.slot))
+                .copied()
+        })
+        .unwrap_or_default()
     }
 
     /// The operator closes the door. False: it was not meant, or is over.

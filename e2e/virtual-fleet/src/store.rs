@@ -213,7 +213,10 @@ impl Store {
     fn create(&mut self, object: &Object, now_ms: i64) -> Result<Id, Refusal> {
         let kind = kind_of(object)?;
         let mut wanted = without_nulls(object.value.clone());
-        let prefix = wanted["metadata"]["generateName"].as_str().unwrap_or_default().to_owned();
+        let prefix = wanted["metadata"]["generateName"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         let name = format!("{prefix}{:05x}", self.made + 1);
         let id = Id::new(kind, object.namespace.as_deref().unwrap_or_default(), &name);
         let mut value = self.born(&id, now_ms);
@@ -246,13 +249,7 @@ impl Store {
     }
 
     /// Deletes; a pod that runs ends first, unless it is deleted by force.
-    pub fn delete(
-        &mut self,
-        id: &Id,
-        actor: Actor,
-        grace_seconds: Option<u32>,
-        now_ms: i64,
-    ) -> Result<(), Refusal> {
+    pub fn delete(&mut self, id: &Id, actor: Actor, grace_seconds: Option<u32>, now_ms: i64) -> Result<(), Refusal> {
         let Some(known) = self.objects.get(id) else {
             return Err(Refusal::NotFound(id.clone()));
         };
@@ -288,7 +285,7 @@ impl Store {
             version,
         });
         let owner = uid(&gone.value).unwrap_or_default().to_owned();
-        let owned = |value: &Value| {
+        let is_its = |value: &Value| {
             let references = value["metadata"]["ownerReferences"].as_array();
             references.is_some_and(|all| all.iter().any(|reference| reference["uid"] == json!(owner)))
         };
@@ -296,7 +293,7 @@ impl Store {
             .objects
             .iter()
             .filter(|(_, stored)| {
-                owned(&stored.value) && stored.value["metadata"]["labels"][crds::labels::PROTECTED] != json!("true")
+                is_its(&stored.value) && stored.value["metadata"]["labels"][crds::labels::PROTECTED] != json!("true")
             })
             .map(|(id, _)| id.clone())
             .collect();

@@ -56,7 +56,8 @@ impl Row {
 pub fn shown(rows: &[Row], most: usize) -> String {
     let mut worst: Vec<&Row> = rows.iter().collect();
     worst.sort_by_key(|row| (row.permille(), row.height));
-    let mut text = String::from("| exam | epoch | height | available | weight | ‰ | meanwhile |\n|---|---|---|---|---|---|---|\n");
+    let mut text =
+        String::from("| exam | epoch | height | available | weight | ‰ | meanwhile |\n|---|---|---|---|---|---|---|\n");
     for row in worst.into_iter().take(most) {
         text.push_str(&format!(
             "| {} | {} | {} | {} | {} | {} | {} |\n",

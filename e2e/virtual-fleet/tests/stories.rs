@@ -61,10 +61,17 @@ fn holds(plan: &Plan) -> Outcome {
 fn the_same_plan_gives_the_same_history_to_the_byte_and_another_seed_another() {
     let plan = drawn(11, 4, 20);
     let (first, second) = (outcome(&plan), outcome(&plan));
-    assert_eq!((first.digest.as_str(), first.lines), (second.digest.as_str(), second.lines));
+    assert_eq!(
+        (first.digest.as_str(), first.lines),
+        (second.digest.as_str(), second.lines)
+    );
     assert_eq!(first.exams, second.exams);
     let read = Plan::read(&plan.write().expect("YAML")).expect("a plan");
-    assert_eq!(outcome(&read).digest, first.digest, "a plan that was written down replays");
+    assert_eq!(
+        outcome(&read).digest,
+        first.digest,
+        "a plan that was written down replays"
+    );
     let other = Plan { seed: 12, ..plan };
     assert_ne!(outcome(&other).digest, first.digest);
 }
@@ -108,7 +115,11 @@ fn the_operator_may_die_after_any_write_at_any_time() {
         let dies = |at_ms| at(at_ms, Happening::OperatorDies { writes, millis: 4_000 });
         let story = vec![dies(5), dies(FIRST_SPRINT_MS - 20_000)];
         let outcome = holds(&with(u64::from(writes), 3, story));
-        let sprint = outcome.exams.iter().find(|exam| exam.kind == "Sprint").expect("a Sprint");
+        let sprint = outcome
+            .exams
+            .iter()
+            .find(|exam| exam.kind == "Sprint")
+            .expect("a Sprint");
         assert!(sprint.permille() >= 950, "after {writes} writes: {sprint:?}");
     }
 }
@@ -141,7 +152,11 @@ fn one_endpoint_that_forks_lies_or_stands_still_changes_nothing() {
     ] {
         let story = vec![at(FIRST_SPRINT_MS - 60_000, network(verb, target, field))];
         let outcome = holds(&with(9, 2, story));
-        assert!(outcome.exams[0].permille() >= 980, "{verb} {target}: {:?}", outcome.exams[0]);
+        assert!(
+            outcome.exams[0].permille() >= 980,
+            "{verb} {target}: {:?}",
+            outcome.exams[0]
+        );
     }
 }
 
@@ -149,12 +164,14 @@ fn one_endpoint_that_forks_lies_or_stands_still_changes_nothing() {
 fn a_rollout_goes_through_the_spare_and_costs_no_weight() {
     let story = vec![at(
         FIRST_SPRINT_MS + 150_000,
-        Happening::Rollout {
-            word: "new".to_owned(),
-        },
+        Happening::Rollout { word: "new".to_owned() },
     )];
     let outcome = holds(&with(13, 8, story));
-    assert!(outcome.looks[1] >= 4, "every pod was replaced, by the gate's leave: {:?}", outcome.looks);
+    assert!(
+        outcome.looks[1] >= 4,
+        "every pod was replaced, by the gate's leave: {:?}",
+        outcome.looks
+    );
     let sprints = outcome.exams.iter().filter(|exam| exam.kind == "Sprint");
     for exam in sprints {
         assert!(exam.permille() >= 970, "{exam:?}");
@@ -181,7 +198,10 @@ fn stories_of_every_kind_break_nothing_that_must_hold() {
         epochs += holds(&drawn(seed, 10, 25)).epochs;
     }
     let seconds = begun.elapsed().as_secs_f64();
-    eprintln!("{epochs} epochs with stories: {:.0} epochs/s, unoptimised", epochs as f64 / seconds);
+    eprintln!(
+        "{epochs} epochs with stories: {:.0} epochs/s, unoptimised",
+        epochs as f64 / seconds
+    );
 }
 
 #[test]

@@ -79,7 +79,8 @@ fn steer(net: &mut Network, place: usize) -> Vec<Effect> {
         return Vec::new();
     };
     let intended = intended(net, node);
-    let purpose = purpose(net, node, intended);
+    let is_left_out = place >= net.started_nodes(net.ours, net.dapi.nodes.len());
+    let purpose = purpose(net, node, intended).filter(|purpose| *purpose != Purpose::Start || !is_left_out);
     let (height, now_ms) = (net.height(), net.now_ms);
     let Some(node) = net.dapi.nodes.get_mut(place) else {
         return Vec::new();
@@ -123,7 +124,7 @@ fn intended(net: &Network, node: &Node) -> (Status, PocStatus) {
 }
 
 /// A disabled node works until its epoch is over; one enabled during an epoch's exam joins afterwards.
-fn is_operational(net: &Network, node: &Node) -> bool {
+pub fn is_operational(net: &Network, node: &Node) -> bool {
     let latest = net.latest_epoch();
     if node.admin.enabled {
         latest > node.admin.epoch || net.exam.is_none() || is_confirmation(net)

@@ -75,30 +75,28 @@ pub fn begin(net: &mut Network, id: &str, purpose: Purpose) -> Vec<Effect> {
         sent_ms: net.now_ms,
         healthy: true,
     };
-    let Some(node) = net.dapi.node_mut(id) else {
+    let Some(place) = net.dapi.place(id) else {
         return Vec::new();
     };
-    node.job = Some(job);
-    call(net, id).into_iter().collect()
+    net.dapi.nodes[place].job = Some(job);
+    call(net, place).into_iter().collect()
 }
 
 /// A node has answered, or not.
 pub fn on_reply(net: &mut Network, id: &str, job_id: u64, result: &Result<Answer, String>) -> Vec<Effect> {
-    let known = net.dapi.node_mut(id).filter(|node| {
-        let running = node.job.as_ref();
-        running.is_some_and(|job| job.id == job_id)
-    });
-    let Some(mut job) = known.and_then(|node| node.job.take()) else {
+    let Some(place) = net.dapi.place(id) else {
+        return Vec::new();
+    };
+    let running = &mut net.dapi.nodes[place].job;
+    let Some(mut job) = running.take_if(|job| job.id == job_id) else {
         return Vec::new();
     };
     let ask = job.current;
     if ask == Ask::Init {
-        note_start(net, id, &job, result);
+        note_start(net, place, &job, result);
     }
     let now_ms = net.now_ms;
-    let Some(node) = net.dapi.node_mut(id) else {
-        return Vec::new();
-    };
+    let node = &mut net.dapi.nodes[place];
     let more = match result {
         Ok(answer) if answer.is_success() => succeeded(node, &mut job, ask, answer, now_ms),
         Ok(answer) => failed(node, &mut job, ask, &status_text(answer), now_ms),
@@ -106,13 +104,12 @@ pub fn on_reply(net: &mut Network, id: &str, job_id: u64, result: &Result<Answer
     };
     job.rest.extend(more);
     let Some(following) = job.rest.pop_front() else {
-        node.job = None;
         return Vec::new();
     };
     job.current = following;
     job.sent_ms = now_ms;
     node.job = Some(job);
-    call(net, id).into_iter().collect()
+    call(net, place).into_iter().collect()
 }
 
 fn status_text(answer: &Answer) -> String {
@@ -233,22 +230,22 @@ fn failed(node: &mut Node, job: &mut Job, ask: Ask, error: &str, now_ms: u64) ->
     }
 }
 
-fn note_start(net: &mut Network, id: &str, job: &Job, result: &Result<Answer, String>) {
+fn note_start(net: &mut Network, place: usize, job: &Job, result: &Result<Answer, String>) {
     let ours = net.ours;
     let status = result.as_ref().map_or(0, |answer| answer.status);
-    let node_num = net.dapi.node(id).map(|node| node.node_num);
+    let known = &net.dapi.nodes[place];
     let Some(exam) = &mut net.exam else {
         return;
     };
     let t_ms = exam.since_start(job.sent_ms);
-    let noted = node_num.and_then(|number| exam.entries[ours].node_mut(number));
-    if let Some(node) = noted.filter(|node| node.node_id == id) {
+    let noted = exam.entries[ours].node_mut(known.node_num);
+    if let Some(node) = noted.filter(|node| node.node_id == known.spec.id) {
         node.requests.push(StartRequest { t_ms, status });
     }
 }
 
-fn call(net: &Network, id: &str) -> Option<Effect> {
-    let node = net.dapi.node(id)?;
+fn call(net: &Network, place: usize) -> Option<Effect> {
+    let node = net.dapi.nodes.get(place)?;
     let job = node.job.as_ref()?;
     let request = request(net, node, job.current)?;
     let (method, inference_port, path) = match job.current {
@@ -280,7 +277,7 @@ fn call(net: &Network, id: &str) -> Option<Effect> {
     Some(Effect::Call(Call {
         request,
         origin: Origin::Job {
-            node_id: id.to_owned(),
+            node_id: node.spec.id.clone(),
             job: job.id,
         },
         host: node.spec.host.clone(),

@@ -20,11 +20,18 @@ use tokio::time::sleep;
 
 /// Between looks at whether a stall is over.
 const STALL_STEP: Duration = Duration::from_millis(50);
+/// A client waits no longer than this for an answer that is lost.
+const LOST: Duration = Duration::from_secs(30);
 /// Slow answers go out in so many pieces per second.
 const PIECES_PER_SECOND: u64 = 10;
 
 /// Waits out a stall; an answer only when the port does not answer properly.
 pub async fn before(shared: &Shared, port: Port) -> Option<Response> {
+    let is_lossy = shared.read(|net| net.faults.port(port).lost_percent > 0);
+    if is_lossy && shared.change(|net| (net.loses(port), Vec::new())) {
+        sleep(LOST).await;
+        return Some(response(Outbound::text(503, "lost").with("connection", "close")));
+    }
     loop {
         let fault = shared.read(|net| net.faults.port(port));
         if fault.stopped {

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use strum::VariantNames;
 
+const MOST_HOSTS: u32 = 256;
+const MOST_NODES: u32 = 8192;
 const K_DIM: usize = 12;
 const LARGEST_SEQ_LEN: usize = 1024;
 
@@ -159,9 +161,14 @@ pub(super) fn hosts(sections: Vec<HostSection>, models: &[Model], wrong: &mut Ve
     let mut taken = BTreeSet::new();
     for (index, host) in sections.iter().enumerate() {
         let path = format!("hosts[{index}]");
-        if !(1..=64).contains(&host.count) || !(1..=64).contains(&host.nodes) {
-            wrong.push(format!("{path}: count and nodes must lie between 1 and 64"));
+        if !(1..=MOST_HOSTS).contains(&host.count) || !(1..=MOST_NODES).contains(&host.nodes) {
+            wrong.push(format!(
+                "{path}: count must lie between 1 and {MOST_HOSTS}, nodes between 1 and {MOST_NODES}"
+            ));
             continue;
+        }
+        if host.noise_permille > 1000 {
+            wrong.push(format!("{path}.noisePermille: {} is above 1000", host.noise_permille));
         }
         if host.count > 1
             && (host.address.is_some() || host.public_key.is_some() || host.driver == DriverKind::External)

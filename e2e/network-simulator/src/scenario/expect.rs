@@ -2,6 +2,7 @@
 
 use crate::ledger;
 use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One expectation about one host in one exam.
 #[derive(Debug, Clone, Deserialize)]
@@ -41,24 +42,84 @@ pub enum Verdict {
     Undecided,
 }
 
+/// The part of a run that expectations are about, however long the run.
+#[derive(Debug, Clone, Default)]
+pub struct Findings {
+    wanted: BTreeSet<usize>,
+    count: usize,
+    kept: BTreeMap<usize, ledger::Exam>,
+    last: Option<ledger::Exam>,
+    /// Epoch and address of who claimed, where it matters.
+    claimed: BTreeSet<(u64, String)>,
+}
+
+impl Findings {
+    pub fn new(expect: &[Expectation]) -> Self {
+        let wanted = expect.iter().filter_map(|expectation| match expectation.exam {
+            ExamChoice::Number(number) => Some(number),
+            ExamChoice::Named(Named::First) => Some(1),
+            ExamChoice::Named(Named::Last) => None,
+        });
+        Self {
+            wanted: wanted.collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Of a run whose ledger is there as a whole.
+    pub fn of(expect: &[Expectation], ledger: &ledger::Ledger) -> Self {
+        let mut findings = Self::new(expect);
+        ledger.exams.iter().for_each(|exam| findings.exam(exam.clone()));
+        ledger.epochs.iter().for_each(|epoch| findings.epoch(epoch));
+        findings
+    }
+
+    /// The next exam that ended.
+    pub fn exam(&mut self, exam: ledger::Exam) {
+        self.count += 1;
+        if self.wanted.contains(&self.count) {
+            self.kept.insert(self.count, exam.clone());
+        }
+        self.last = Some(exam);
+    }
+
+    /// An epoch that was paid, after its exams.
+    pub fn epoch(&mut self, epoch: &ledger::Epoch) {
+        let matters = self
+            .kept
+            .values()
+            .chain(&self.last)
+            .any(|exam| exam.epoch == epoch.index);
+        let rewards = epoch
+            .rewards
+            .iter()
+            .filter(|reward| matters && reward.claimed_height > 0);
+        self.claimed
+            .extend(rewards.map(|reward| (epoch.index, reward.address.clone())));
+    }
+
+    fn choose(&self, choice: ExamChoice) -> Option<&ledger::Exam> {
+        match choice {
+            ExamChoice::Number(number) => self.kept.get(&number),
+            ExamChoice::Named(Named::First) => self.kept.get(&1),
+            ExamChoice::Named(Named::Last) => self.last.as_ref(),
+        }
+    }
+}
+
 impl Expectation {
     /// One line per thing expected: whether it holds and what was found.
     pub fn judge(
         &self,
-        ledger: &ledger::Ledger,
+        findings: &Findings,
         addresses: &[(String, String)],
         threshold_bps: u64,
     ) -> Vec<(bool, String)> {
         let title = format!("exam {:?} host {}", self.exam, self.host);
-        let index = match self.exam {
-            ExamChoice::Number(number) => number.checked_sub(1),
-            ExamChoice::Named(Named::First) => Some(0),
-            ExamChoice::Named(Named::Last) => ledger.exams.len().checked_sub(1),
-        };
-        let Some(exam) = index.and_then(|index| ledger.exams.get(index)) else {
+        let Some(exam) = findings.choose(self.exam) else {
             return vec![(
                 false,
-                format!("{title}: the ledger has {} exams, none like this", ledger.exams.len()),
+                format!("{title}: the ledger has {} exams, none like this", findings.count),
             )];
         };
         let address = addresses
@@ -80,12 +141,7 @@ impl Expectation {
             })
         };
         let verdict = exam.verdict(host, threshold_bps);
-        let claimed = ledger
-            .epochs
-            .iter()
-            .filter(|epoch| epoch.index == exam.epoch)
-            .flat_map(|epoch| &epoch.rewards)
-            .any(|reward| reward.address == host.address && reward.claimed_height > 0);
+        let claimed = findings.claimed.contains(&(exam.epoch, host.address.clone()));
         [
             at_least("committed share in bp", share, self.committed_at_least_bp),
             at_least("accepted", accepted, self.accepted_at_least),

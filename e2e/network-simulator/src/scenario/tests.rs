@@ -32,7 +32,7 @@ version: 1
 network: {blockMillis: 1, forceBlockHash: {61: xyz}}
 models: [{id: a, recipe: tiny_elephant}, {id: b}]
 hosts: [{name: rival, driver: simulated, votes: sometimes}, {name: rival, driver: simulated, model: c}]
-steps: [{at: soon, do: stop, target: rpc/9}, {at: P, do: jump}, {at: P, do: slow, target: rpc/1}]
+steps: [{at: soon, do: stop, target: rpc/9}, {at: P, do: fly}, {at: P, do: slow, target: rpc/1}]
 expect: [{exam: last, host: nobody}]
 weather: fine
 ";

@@ -7,6 +7,7 @@ use strum::{AsRefStr, Display, EnumString, VariantNames};
 /// Most blocks made at once.
 const MAX_BURST: u32 = 100;
 const MAX_PERCENT: u32 = 100_000;
+const MAX_OFF_BY: u32 = 1000;
 
 /// What can be done to the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Display, AsRefStr, EnumString, VariantNames)]
@@ -41,6 +42,20 @@ pub enum Verb {
     VoteInvalid,
     /// Lose what the target's DAPI keeps on disk.
     LoseDatabase,
+    /// Lose `percent` of the requests to the target.
+    Drop,
+    /// Show heights `blocks` too high.
+    Jump,
+    /// Go back by so many `blocks` and on from there.
+    Rollback,
+    /// Be of another chain, whose id is `value`.
+    ChainId,
+    /// Prices at `percent` of the usual ones.
+    Price,
+    /// Start only `percent` of the target host's nodes in its next exam.
+    PartialStart,
+    /// Let a simulated host vote `value`: honest, invalid or absent.
+    Vote,
     /// Generate at `percent` of the usual speed: a simulated host from its next exam on, a node (`node/ID`) at once.
     Weight,
 }
@@ -79,6 +94,11 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    fn names_voting(&self) -> bool {
+        let value = self.value.clone().unwrap_or_default();
+        serde_json::from_value::<super::Voting>(value).is_ok()
+    }
+
     /// What is missing or senseless for this verb, as `field: message`.
     pub fn problems(&self, verb: Verb) -> Vec<String> {
         let mut wrong = Vec::new();
@@ -111,10 +131,23 @@ impl Arguments {
                 "field, value: both must be given",
             ),
             Verb::Skew => needs(self.ms.is_some(), "ms: must be given"),
-            Verb::Weight => needs(
+            Verb::Weight | Verb::Price => needs(
                 self.percent.is_some_and(|percent| percent <= MAX_PERCENT),
                 "percent: must be given, 0 to 100000",
             ),
+            Verb::Drop | Verb::PartialStart => needs(
+                self.percent.is_some_and(|percent| percent <= 100),
+                "percent: must be given, 0 to 100",
+            ),
+            Verb::Jump | Verb::Rollback => needs(
+                self.blocks.is_some_and(|blocks| (1..=MAX_OFF_BY).contains(&blocks)),
+                "blocks: must be given, 1 to 1000",
+            ),
+            Verb::ChainId => needs(
+                self.value.as_ref().is_some_and(Value::is_string),
+                "value: must be given, a text",
+            ),
+            Verb::Vote => needs(self.names_voting(), "value: must be given: honest, invalid or absent"),
             Verb::VoteInvalid => {
                 needs(
                     self.share.is_some_and(|share| (0.0..=1.0).contains(&share)),

@@ -10,6 +10,21 @@ use serde_json::{Value, json};
 
 /// The record so far: finished exams, settled epochs, requests from outside.
 pub fn ledger(net: &Network) -> Ledger {
+    Ledger {
+        exams: net.record.exams.clone(),
+        epochs: net
+            .epochs
+            .iter()
+            .filter_map(|(index, epoch)| ledger_epoch(net, *index, epoch))
+            .collect(),
+        external_requests: net.record.requests.clone(),
+        external_requests_left_out: net.record.requests_left_out,
+        ..ledger_frame(net)
+    }
+}
+
+/// The record without what happened.
+pub fn ledger_frame(net: &Network) -> Ledger {
     let network = &net.scenario.network;
     Ledger {
         version: 1,
@@ -27,14 +42,10 @@ pub fn ledger(net: &Network) -> Ledger {
             .iter()
             .map(|model| (model.id.clone(), ledger_model(model)))
             .collect(),
-        exams: net.record.exams.clone(),
-        epochs: net
-            .epochs
-            .iter()
-            .filter_map(|(index, epoch)| ledger_epoch(net, *index, epoch))
-            .collect(),
-        external_requests: net.record.requests.clone(),
-        external_requests_left_out: net.record.requests_left_out,
+        exams: Vec::new(),
+        epochs: Vec::new(),
+        external_requests: Vec::new(),
+        external_requests_left_out: 0,
     }
 }
 
@@ -58,7 +69,8 @@ fn ledger_model(model: &crate::scenario::Model) -> ledger::Model {
     }
 }
 
-fn ledger_epoch(net: &Network, index: u64, epoch: &crate::network::Epoch) -> Option<ledger::Epoch> {
+/// What the ledger has of an epoch; nothing before it is settled.
+pub fn ledger_epoch(net: &Network, index: u64, epoch: &crate::network::Epoch) -> Option<ledger::Epoch> {
     let settlement = epoch.settlement.as_ref()?;
     let rewards = settlement
         .rewards

@@ -299,9 +299,9 @@ pub fn governance_models(view: &View) -> Value {
 }
 
 pub fn pricing(view: &View) -> Value {
-    let row = |model: &crate::scenario::Model| json!({"id": model.id, "units_of_compute_per_token": 100, "price_per_token": 10_000});
+    let row = |model: &crate::scenario::Model| json!({"id": model.id, "units_of_compute_per_token": 100, "price_per_token": view.net.price(10_000)});
     let rows: Vec<Value> = view.net.scenario.models.iter().map(row).collect();
-    json!({"unit_of_compute_price": 100, "models": rows, "dynamic_pricing_enabled": false})
+    json!({"unit_of_compute_price": view.net.price(100), "models": rows, "dynamic_pricing_enabled": false})
 }
 
 #[cfg(test)]

@@ -110,7 +110,7 @@ pub fn epoch_group_data(view: &View, index: u64, model: Option<&str>) -> Option<
         "last_block_height": "0",
         "member_seed_signatures": if effective && model.is_none() { seed_signatures(view, epoch) } else { Vec::new() },
         "validation_weights": weights,
-        "unit_of_compute_price": if effective { "100" } else { "0" },
+        "unit_of_compute_price": if effective { net.price(100) } else { 0 }.to_string(),
         "number_of_requests": "0",
         "previous_epoch_requests": "0",
         "validation_params": effective.then(|| net.scenario.parameters.json["validation_params"].clone()),

@@ -55,7 +55,7 @@ fn node_info(view: &View) -> Value {
         "protocol_version": {"p2p": "8", "block": "11", "app": "0"},
         "id": id[..40].to_lowercase(),
         "listen_addr": "tcp://0.0.0.0:26656",
-        "network": view.net.scenario.network.chain_id,
+        "network": view.chain_id(),
         "version": COMET_VERSION,
         "channels": "40202122233038606100",
         "moniker": format!("endpoint-{}", view.endpoint + 1),
@@ -117,7 +117,7 @@ fn block_body(view: &View, block: &Block) -> Value {
     json!({
         "header": {
             "version": {"block": "11"},
-            "chain_id": view.net.scenario.network.chain_id,
+            "chain_id": view.chain_id(),
             "height": block.height.to_string(),
             "time": time,
             "last_block_id": block_id(&before),

@@ -11,7 +11,7 @@ use crate::{
         nodes::{Hardware, ModelArgs, NodeSpec},
     },
     event::{Answer, Call, Check, Command, Request, Start},
-    network::Network,
+    network::{Network, node_ids},
     scenario::{DriverKind, HostSection, Scenario, verb::Verb},
     truth::Unit,
 };
@@ -146,7 +146,7 @@ impl CountingNodes {
     fn deliver(&mut self, door: &mut Door<'_>, place: usize, run: u64) {
         let now_ms = door.now_ms();
         let slot = &mut self.slots[place];
-        let is_well = slot.is_well();
+        let is_well = slot.is_well() && !door.draw_percent(slot.lost_percent());
         let Some(running) = slot.run.as_mut().filter(|running| running.id == run) else {
             return;
         };
@@ -163,7 +163,8 @@ impl CountingNodes {
     }
 
     fn verdict(&mut self, door: &mut Door<'_>, place: usize, check: &Check) {
-        if !self.slots[place].is_well() {
+        let slot = &self.slots[place];
+        if !slot.is_well() || door.draw_percent(slot.lost_percent()) {
             return;
         }
         let verdict = Validated {
@@ -238,6 +239,9 @@ impl Outside for CountingNodes {
                 Response::After(ANSWER_MS, Err("connection refused".to_owned()))
             };
         }
+        if door.draw_percent(self.slots[place].lost_percent()) {
+            return Response::Never;
+        }
         // DAPI waits for a model that loads.
         let ms = match call.request {
             Request::Up(_) => self.load_ms,
@@ -272,6 +276,7 @@ impl Outside for CountingNodes {
             }
             (Verb::Stop | Verb::Restart, true) | (Verb::Start, false) => slot.recover(),
             (Verb::Stall, _) => slot.set_silent(!undo),
+            (Verb::Drop, undo) => slot.set_lost_percent(if undo { 0 } else { arguments.percent.unwrap_or_default() }),
             (Verb::Weight, false) => slot.set_percent(arguments.percent.unwrap_or(100)),
             (Verb::Weight, true) => slot.set_percent(100),
             _ => return Err(format!("{verb} does not work on a node")),
@@ -287,11 +292,9 @@ fn slots(scenario: &Scenario, host: &HostSection) -> Vec<Slot> {
         .map(|model| model.id.clone())
         .unwrap_or_default();
     let model = host.model.clone().unwrap_or(first);
-    (0..host.nodes)
-        .map(|index| {
-            let id = format!("{}-{index}", host.name);
-            Slot::ready(id, model.clone(), host)
-        })
+    node_ids(scenario)
+        .into_iter()
+        .map(|id| Slot::ready(id, model.clone(), host))
         .collect()
 }
 

@@ -137,6 +137,11 @@ impl<'a> Door<'a> {
         Ok(())
     }
 
+    /// A chance of so many in a hundred, by the scenario's seed.
+    pub fn draw_percent(&mut self, percent: u32) -> bool {
+        percent > 0 && self.net.draw_percent(percent)
+    }
+
     fn admin(&mut self, act: impl FnOnce(&mut Network) -> (Reply, Vec<Effect>)) -> Result<Reply, NoAnswer> {
         self.reach(Port::DapiAdmin)?;
         if let Some(broken) = self.broken(Port::DapiAdmin) {

@@ -18,6 +18,21 @@ pub enum Item {
     TimedOut(Ticket),
 }
 
+impl Item {
+    /// Tells kinds of things apart, and things of a kind as far as that is cheap.
+    pub fn number(&self) -> u64 {
+        match self {
+            Self::Block => 1,
+            Self::Event(Event::Reply { .. }) => 2,
+            Self::Event(Event::Timer(_)) => 3,
+            Self::Event(_) => 4,
+            Self::Effects(effects) => 5 + ((effects.len() as u64) << 8),
+            Self::Wake(token) => 6 + (token << 8),
+            Self::TimedOut(ticket) => 7 + (ticket.0 << 8),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Entry {
     at_ms: u64,

@@ -51,7 +51,11 @@ impl Ground {
             node.is_some_and(|node| node["status"]["conditions"][0]["status"] == json!("True"))
         };
         let load = |name: &str| {
-            let here = self.cluster.pods.values().filter(|life| life.machine == name && !life.ended);
+            let here = self
+                .cluster
+                .pods
+                .values()
+                .filter(|life| life.machine == name && !life.ended);
             here.count()
         };
         self.cluster
@@ -120,7 +124,12 @@ impl Ground {
 
     /// The kubelet's probe succeeds.
     pub fn pod_ready(&mut self, door: &mut Door<'_>, uid: &str, address: &str) {
-        let Some(life) = self.cluster.pods.get(uid).filter(|life| life.address == address && !life.ended) else {
+        let Some(life) = self
+            .cluster
+            .pods
+            .get(uid)
+            .filter(|life| life.address == address && !life.ended)
+        else {
             return;
         };
         let id = life.id.clone();
@@ -168,7 +177,9 @@ impl Ground {
 
     /// Containers end for good.
     pub fn pod_dies(&mut self, door: &mut Door<'_>, uid: &str) {
-        let Some(life) = self.cluster.pods.get_mut(uid) else { return };
+        let Some(life) = self.cluster.pods.get_mut(uid) else {
+            return;
+        };
         life.ended = true;
         life.slot = None;
         let id = life.id.clone();
@@ -219,7 +230,12 @@ impl Ground {
     /// What the API says of a machine follows what it is, late.
     pub fn judge(&mut self, door: &mut Door<'_>, name: &str, since_ms: i64) {
         let now = time(Self::now(door));
-        let Some(machine) = self.cluster.machines.get(name).filter(|machine| machine.changed_ms == since_ms) else {
+        let Some(machine) = self
+            .cluster
+            .machines
+            .get(name)
+            .filter(|machine| machine.changed_ms == since_ms)
+        else {
             return;
         };
         let up = machine.is_reachable();
@@ -254,7 +270,9 @@ impl Ground {
     /// What a machine's agent says of its GPUs.
     pub fn tell_findings(&mut self, door: &mut Door<'_>, name: &str) {
         let now = time(Self::now(door));
-        let Some(machine) = self.cluster.machines.get(name) else { return };
+        let Some(machine) = self.cluster.machines.get(name) else {
+            return;
+        };
         let bad = machine.findings > 0;
         let finding = json!({"rule": "EccUncorrectable", "blocking": true, "message": "", "sinceTime": now});
         let status = json!({

@@ -38,7 +38,9 @@ pub fn make(ground: &mut Ground, door: &mut Door<'_>, plan: &Plan) {
         ground.store.make(Kind::GpuNode, "", &name, gpu_node, now_ms);
         ground.tell_findings(door, &name);
     }
-    ground.store.make(Kind::SprintSchedule, "", SCHEDULE, schedule(door, plan), now_ms);
+    ground
+        .store
+        .make(Kind::SprintSchedule, "", SCHEDULE, schedule(door, plan), now_ms);
     ground.store.make(Kind::GonkaHost, NAMESPACE, HOST, host(door), now_ms);
     ground
         .store

@@ -11,10 +11,6 @@ use crate::check::{Rule, Violation};
 use crate::plan::{Error, Plan};
 use crate::table::Row;
 
-/// Exams of the network's record that are kept for its own use.
-const KEPT_EXAMS: usize = 16;
-/// Blocks of the network that are kept.
-const KEPT_BLOCKS: usize = 40_000;
 /// An exam that lost more than this share of what was there, thousandths, is looked at.
 pub const TOLERANCE_PERMILLE: u64 = 20;
 
@@ -22,7 +18,7 @@ pub const TOLERANCE_PERMILLE: u64 = 20;
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
-    /// Digest of the history, and of the network's record of the last epochs.
+    /// Digest of the history, of every exam, and of everything that happened in the network.
     pub digest: String,
     /// Lines of the history.
     pub lines: u64,
@@ -52,7 +48,6 @@ pub fn run(plan: &Plan, strict: bool) -> Result<Outcome, Error> {
 pub fn run_with(plan: &Plan, strict: bool, prepare: impl FnOnce(&mut Fleet)) -> Result<Outcome, Error> {
     let scenario = Arc::new(plan.scenario()?);
     let mut driver = Driver::new(scenario.clone(), BEGINNING_MS);
-    driver.net_mut().blocks.keep(KEPT_BLOCKS);
     let mut fleet = Fleet::new(plan, &scenario);
     prepare(&mut fleet);
     fleet.begin(&mut driver.door(), plan);
@@ -67,11 +62,15 @@ pub fn run_with(plan: &Plan, strict: bool, prepare: impl FnOnce(&mut Fleet)) -> 
         let latest = driver.net().latest_epoch();
         if latest != epoch {
             epoch = latest;
-            thin(&mut driver, epoch);
+            // A soak must not grow without bound: nobody here reads what was settled.
+            drop(driver.take_epochs());
         }
         if driver.net().height() >= rest_height(&driver) && !fleet.rest_asked(epoch) {
             let mut door = driver.door();
-            fleet.ground.agenda.after(&mut door, 1, Event::RestCheck { again: false });
+            fleet
+                .ground
+                .agenda
+                .after(&mut door, 1, Event::RestCheck { again: false });
         }
     }
     collect(&mut driver, &mut fleet, &mut exams);
@@ -92,18 +91,8 @@ fn collect(driver: &mut Driver, fleet: &mut Fleet, exams: &mut Vec<Row>) {
         return;
     };
     let seen = exams.len();
-    let rows: Vec<Row> = net
-        .record
-        .exams
-        .iter()
-        .skip(fleet.seen_exams)
-        .filter_map(|exam| Row::of(exam, &address))
-        .collect();
-    exams.extend(rows);
-    let known = net.record.exams.len();
-    let surplus = known.saturating_sub(KEPT_EXAMS);
-    driver.net_mut().record.exams.drain(..surplus);
-    fleet.seen_exams = known - surplus;
+    let taken = driver.take_exams();
+    exams.extend(taken.iter().filter_map(|exam| Row::of(exam, &address)));
     for row in exams.iter_mut().skip(seen) {
         row.during = fleet.meanwhile(row);
     }
@@ -111,22 +100,15 @@ fn collect(driver: &mut Driver, fleet: &mut Fleet, exams: &mut Vec<Row>) {
     fleet.check_records(&door, exams);
 }
 
-/// A soak must not grow without bound.
-fn thin(driver: &mut Driver, epoch: u64) {
-    let net = driver.net_mut();
-    net.record.requests.clear();
-    net.record.artifacts.clear();
-    net.commands.clear();
-    net.epochs.retain(|index, _| *index + 4 >= epoch || *index == 0);
-    net.dapi.seeds.retain(|index, _| *index + 4 >= epoch);
-}
-
 fn finish(driver: &Driver, mut fleet: Fleet, exams: Vec<Row>, strict: bool) -> Outcome {
     let now_ms = i64::try_from(driver.now_ms()).unwrap_or(i64::MAX);
     if strict {
         for row in &exams {
             if row.permille() + TOLERANCE_PERMILLE < 1000 {
-                let what = format!("{} {} came to {} of {}", row.kind, row.height, row.weight, row.available);
+                let what = format!(
+                    "{} {} came to {} of {}",
+                    row.kind, row.height, row.weight, row.available
+                );
                 fleet.ground.checks.violated(now_ms, Rule::Weight, what);
             }
         }
@@ -135,6 +117,10 @@ fn finish(driver: &Driver, mut fleet: Fleet, exams: Vec<Row>, strict: bool) -> O
         let line = serde_json::to_string(row).unwrap_or_default();
         fleet.ground.history.note(now_ms, &line);
     }
+    fleet
+        .ground
+        .history
+        .note(now_ms, &format!("network {:016x}", driver.trace()));
     let checks = fleet.ground.checks;
     Outcome {
         digest: fleet.ground.history.digest(),

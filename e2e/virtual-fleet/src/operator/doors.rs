@@ -77,7 +77,11 @@ impl Operator {
         if self.dialling.get(&pod_uid) != Some(&address) || self.is_connected(&pod_uid) {
             return;
         }
-        let there = ground.cluster.pods.get(&pod_uid).is_some_and(|life| life.address == address);
+        let there = ground
+            .cluster
+            .pods
+            .get(&pod_uid)
+            .is_some_and(|life| life.address == address);
         if there && ground.cluster.is_reachable(&pod_uid) {
             if let Some(report) = ground.report(door, &pod_uid) {
                 self.hear(ground, door, &pod_uid, report);
@@ -102,7 +106,9 @@ impl Operator {
 
     /// Reports arrive over this door.
     pub fn is_connected(&self, pod_uid: &str) -> bool {
-        self.doors.state(pod_uid).is_some_and(|state| state.link == Link::Connected)
+        self.doors
+            .state(pod_uid)
+            .is_some_and(|state| state.link == Link::Connected)
     }
 
     /// Nothing came over a door for too long.
@@ -193,11 +199,11 @@ impl Operator {
         let taken = life
             .and_then(|life| life.slot.as_mut())
             .is_some_and(|slot| slot.demote(&messages::demote(&target, step), now_ms));
-        let line = format!(
+        let text = format!(
             "demote {} slot {} generation {}: {taken}",
             step.pod, step.slot, step.generation
         );
-        ground.note(door, &line);
+        ground.note(door, &text);
         if !taken {
             return;
         }

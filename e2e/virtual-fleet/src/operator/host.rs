@@ -182,7 +182,10 @@ fn chain(door: &mut Door<'_>, facts: &Facts) -> ChainView {
             None => Reading::known(None),
         };
         let mut summaries = BTreeMap::new();
-        for epoch in [facts.epoch - 1, facts.epoch - 2].into_iter().filter(|epoch| *epoch > 0) {
+        for epoch in [facts.epoch - 1, facts.epoch - 2]
+            .into_iter()
+            .filter(|epoch| *epoch > 0)
+        {
             let answer = rest_host::epoch_performance_summary(view, epoch.unsigned_abs(), ours);
             if let Some(Ok(Some(found))) = answer.map(|answer| summary(&answer)) {
                 summaries.insert(epoch, found);

@@ -31,12 +31,14 @@ const CONCURRENCY: usize = operator::sprint_run::CONCURRENCY;
 const JOB_MS: (i64, i64) = (20, 120);
 /// Notes are saved at most so often.
 const SAVE_MS: i64 = 1_000;
+/// Nothing is due.
+const NEVER_MS: i64 = u32::MAX as i64;
 /// Looks while something is open.
 const LOOK_MS: i64 = 5_000;
 
 impl Operator {
     /// One look.
-    pub(super) fn pass_records(&mut self, ground: &mut Ground, door: &mut Door<'_>) -> Result<i64, Failure> {
+    pub(super) fn pass_records(&mut self, ground: &mut Ground, door: &mut Door<'_>) -> i64 {
         let now_ms = Ground::now(door);
         let world = self.caches.world();
         let facts: BTreeMap<String, Arc<Facts>> = self
@@ -65,7 +67,7 @@ impl Operator {
             self.kept.notes = self.desk.notes.clone();
         }
         let wait = self.desk.next_ms(now_ms).map(|at| (at - now_ms).clamp(200, LOOK_MS));
-        Ok(wait.unwrap_or(i64::from(u32::MAX)))
+        wait.unwrap_or(NEVER_MS)
     }
 
     /// A job's answers are there.
@@ -168,7 +170,11 @@ fn missed(door: &mut Door<'_>, host: &crds::GonkaHost, facts: &Facts) -> Option<
         let (start, hash, events) = ask(door, |view| {
             let start = view.net.lengths().poc_start(epoch.unsigned_abs());
             let hash = view.block(start).map(|block| (block.hash.clone(), block.unix_ms));
-            (start, hash, rest_epoch::confirmation_poc_events(view, epoch.unsigned_abs()))
+            (
+                start,
+                hash,
+                rest_epoch::confirmation_poc_events(view, epoch.unsigned_abs()),
+            )
         })?;
         let mut exams = vec![Exam {
             kind: ExamKind::Sprint,
@@ -246,7 +252,9 @@ fn accepted(door: &mut Door<'_>, height: i64) -> Reading<Option<i64>> {
 
 fn weight(door: &mut Door<'_>, exam: &Examined, address: &str) -> Reading<Option<i64>> {
     let confirmation = exam.kind != ExamKind::Sprint;
-    let answer = ask(door, |view| rest_epoch::epoch_group_data(view, exam.epoch.unsigned_abs(), None));
+    let answer = ask(door, |view| {
+        rest_epoch::epoch_group_data(view, exam.epoch.unsigned_abs(), None)
+    });
     match answer.flatten() {
         None => Reading::of::<NoAnswer>(Err(NoAnswer)),
         Some(answer) => Reading::of(group(&answer, address).map(|group| {

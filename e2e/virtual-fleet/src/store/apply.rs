@@ -87,11 +87,7 @@ mod tests {
     fn what_a_manager_leaves_out_goes_and_what_others_wrote_stays() {
         let before = json!({"metadata": {"labels": {"a": "1", "b": "1"}}});
         let mut object = json!({"metadata": {"labels": {"a": "1", "b": "1", "theirs": "x"}}});
-        apply(
-            &mut object,
-            Some(&before),
-            &json!({"metadata": {"labels": {"a": "2"}}}),
-        );
+        apply(&mut object, Some(&before), &json!({"metadata": {"labels": {"a": "2"}}}));
         assert_eq!(object, json!({"metadata": {"labels": {"a": "2", "theirs": "x"}}}));
     }
 

@@ -3,7 +3,9 @@
 use std::fmt;
 
 /// A kind of objects.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, strum::Display, strum::EnumString, strum::VariantArray)]
+#[derive(
+    Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, strum::Display, strum::EnumString, strum::VariantArray,
+)]
 pub enum Kind {
     /// Clock of a network.
     SprintSchedule,

@@ -32,16 +32,29 @@ fn a_write_that_changes_nothing_is_no_news() {
     store.write("m", &write, NOW + 5_000).expect("written");
     assert!(!store.has_news());
     let (_, value) = store.list(Kind::Service).next().expect("there");
-    assert!(value["status"].is_null(), "an apply of the object leaves its status alone");
+    assert!(
+        value["status"].is_null(),
+        "an apply of the object leaves its status alone"
+    );
 }
 
 #[test]
 fn only_a_change_of_the_spec_is_a_new_generation() {
     let mut store = Store::default();
-    let id = store.make(Kind::ModelDeployment, "gonka", "tiny", json!({"spec": {"slots": 1}}), NOW);
-    store.edit(&id, |value| value["status"] = json!({"x": 1})).expect("there");
+    let id = store.make(
+        Kind::ModelDeployment,
+        "gonka",
+        "tiny",
+        json!({"spec": {"slots": 1}}),
+        NOW,
+    );
+    store
+        .edit(&id, |value| value["status"] = json!({"x": 1}))
+        .expect("there");
     assert_eq!(store.get(&id).expect("there")["metadata"]["generation"], json!(1));
-    store.edit(&id, |value| value["spec"]["slots"] = json!(2)).expect("there");
+    store
+        .edit(&id, |value| value["spec"]["slots"] = json!(2))
+        .expect("there");
     assert_eq!(store.get(&id).expect("there")["metadata"]["generation"], json!(2));
 }
 
@@ -50,7 +63,11 @@ fn a_write_that_names_another_uid_is_refused_and_makes_nothing() {
     let mut store = Store::default();
     let id = pod(&mut store);
     let labels = |uid: &str, name: &str| {
-        Change::Apply(object("Pod", name, json!({"metadata": {"uid": uid, "labels": {"x": "y"}}})))
+        Change::Apply(object(
+            "Pod",
+            name,
+            json!({"metadata": {"uid": uid, "labels": {"x": "y"}}}),
+        ))
     };
     let stranger = store.write("m", &labels("stranger", &id.name), NOW);
     assert_eq!(stranger, Err(Refusal::Conflict(id.clone())));
@@ -84,7 +101,9 @@ fn an_old_list_shows_what_was_there_then() {
     let mut store = Store::default();
     let id = pod(&mut store);
     let then = store.version();
-    store.edit(&id, |value| value["status"]["phase"] = json!("Running")).expect("there");
+    store
+        .edit(&id, |value| value["status"]["phase"] = json!("Running"))
+        .expect("there");
     store.remove(&id);
     assert!(store.list_at(Kind::Pod, store.version()).is_empty());
     let old = store.list_at(Kind::Pod, then);
@@ -102,5 +121,9 @@ fn an_owner_takes_with_it_what_nothing_protects() {
     store.make(Kind::Pod, "gonka", "tiny-1", child("true"), NOW);
     store.remove(&owner);
     assert_eq!(store.list(Kind::PodDisruptionBudget).count(), 0);
-    assert_eq!(store.list(Kind::Pod).count(), 1, "the policies keep it from the collector");
+    assert_eq!(
+        store.list(Kind::Pod).count(),
+        1,
+        "the policies keep it from the collector"
+    );
 }

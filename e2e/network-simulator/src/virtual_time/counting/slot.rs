@@ -38,6 +38,7 @@ pub struct Slot {
     percent: u32,
     crashed: bool,
     silent: bool,
+    lost_percent: u32,
 }
 
 impl Slot {
@@ -53,7 +54,17 @@ impl Slot {
             percent: 100,
             crashed: false,
             silent: false,
+            lost_percent: 0,
         }
+    }
+
+    /// Requests from and to it that are lost, of a hundred.
+    pub fn lost_percent(&self) -> u32 {
+        self.lost_percent
+    }
+
+    pub fn set_lost_percent(&mut self, percent: u32) {
+        self.lost_percent = percent;
     }
 
     pub fn usual_model(&self) -> &str {
@@ -117,6 +128,7 @@ impl Slot {
     pub fn recover(&mut self) {
         self.crashed = false;
         self.silent = false;
+        self.lost_percent = 0;
         self.percent = 100;
     }
 
