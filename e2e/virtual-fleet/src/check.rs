@@ -173,3 +173,6 @@ impl Ground {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -75,7 +75,7 @@ pub struct Operator {
     pub alive: bool,
     /// Counts lives; events of earlier ones are nobody's.
     pub life: u32,
-    /// When this life began, Unix milliseconds.
+    /// When its controllers began, Unix milliseconds.
     pub started_ms: i64,
     /// Writes after which it ends, and how long it is away then.
     pub dies: Option<(u32, i64)>,
@@ -193,6 +193,8 @@ impl Operator {
             return;
         }
         self.leads = true;
+        // Controllers begin with the lease, and wait for first words from then on.
+        self.started_ms = Ground::now(door);
         let at = ground.list_version();
         for kind in Kind::VARIANTS {
             self.caches.replace(*kind, &list_of(&ground.store, *kind, at));
