@@ -73,6 +73,7 @@ fn main() -> Result<()> {
         outcome.newest.iter().for_each(|line| println!("{line}"));
     }
     println!("{}", table::shown(&outcome.exams, args.rows));
+    println!("{}", table::by_cause(&outcome.exams));
     if outcome.violations.is_empty() {
         return Ok(());
     }

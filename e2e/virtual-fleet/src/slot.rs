@@ -433,3 +433,6 @@ fn request(start: &Start, net: &Network, scheme: &str) -> RoundRequest {
         scheme: scheme.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Whole runs: the same plan gives the same history, what must hold holds through stories of every kind, and a story that breaks
 //! something is reduced to what breaks it.
 
+use std::io::Write as _;
 use std::time::Instant;
 
 use network_simulator::scenario::verb::{Arguments, Verb};
@@ -194,7 +195,7 @@ fn writes_that_are_lost_refused_or_unanswered_are_made_good() {
 fn stories_of_every_kind_break_nothing_that_must_hold() {
     let begun = Instant::now();
     let mut epochs = 0;
-    for seed in 1..=6 {
+    for seed in 1..=5 {
         epochs += holds(&drawn(seed, 10, 25)).epochs;
     }
     let seconds = begun.elapsed().as_secs_f64();
