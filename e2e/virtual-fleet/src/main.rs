@@ -27,6 +27,7 @@ enum Command {
 }
 
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 struct Run {
     /// A plan; without one a short network's is drawn.
     plan: Option<PathBuf>,
@@ -51,11 +52,18 @@ struct Run {
     /// Print the newest lines of the history too.
     #[arg(long)]
     history: bool,
+    /// Print the plan and run nothing.
+    #[arg(long)]
+    plan_only: bool,
 }
 
 fn main() -> Result<()> {
     let Command::Run(args) = Args::parse().command;
     let plan = plan(&args)?;
+    if args.plan_only {
+        println!("{}", plan.write()?);
+        return Ok(());
+    }
     let begun = Instant::now();
     let outcome = run(&plan, args.strict).context("the plan cannot be run")?;
     let seconds = begun.elapsed().as_secs_f64();

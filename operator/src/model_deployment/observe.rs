@@ -253,7 +253,8 @@ fn hear(surroundings: &Surroundings<'_>, observed: &mut Observed) {
             Some((pod.uid.clone(), live))
         })
         .collect();
-    let running = observed.facts.exam.as_ref().map(|exam| exam.generation_start_height);
+    // Rounds go by the height in the request, which in a confirmation is its trigger.
+    let running = observed.facts.exam.as_ref().map(|exam| exam.trigger_height);
     let active = observed
         .live
         .values()
