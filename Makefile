@@ -5,9 +5,11 @@ SHELL := /bin/bash
 CARGO ?= cargo
 CLUSTER ?= 1
 DENY_VERSION := 0.20.2
+SOAK_SEED ?= 1
+SOAK_EPOCHS ?= 10000
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: help setup build images demo down test test-full soak gpu-test bench fmt lint deny unit vectors mutants verifier nvml charts e2e sprint moments grid crashes generate
+.PHONY: help setup build images demo down test test-full soak soak-virtual gpu-test bench fmt lint deny unit vectors mutants verifier nvml charts e2e sprint moments grid crashes generate
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | column -t -s $$'\t'
@@ -31,10 +33,14 @@ test: setup ## What CI runs: everything that needs no GPU, at most 60 minutes co
 test-full: setup ## `test`, each crate alone, everything that may die at every moment of a Sprint, the operator at every write
 	ci/suites.sh fmt deny lint unit vectors mutants verifier nvml charts e2e sprint alone grid crashes
 
-soak: setup ## Sprint after Sprint for an hour, on a cluster of its own; fails when any exam lost anything
+soak: setup soak-virtual ## 10,000 epochs in virtual time, then Sprint after Sprint for an hour on a cluster; fails when any exam lost anything there
 	ci/images.sh
 	target/debug/demo --cluster 8 --ledger soak --scenario e2e/network-simulator/scenarios/soak.yaml --limit-minutes 70 --strict
 	target/debug/harness down --cluster 8
+
+soak-virtual: ## SOAK_EPOCHS epochs with stories in virtual time, and a month of the main network; fails when something breaks that must hold
+	$(CARGO) run --release -p virtual-fleet -- run --seed $(SOAK_SEED) --epochs $(SOAK_EPOCHS) --moments 100
+	$(CARGO) run --release -p virtual-fleet -- run --seed $(SOAK_SEED) --month
 
 gpu-test: ## What needs an NVIDIA GPU
 	$(CARGO) test -p kernels -p node-agent -- --ignored gpu

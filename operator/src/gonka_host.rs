@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crds::{GonkaHost, ModelDeployment, SprintRun, labels};
+use crds::{GonkaHost, ModelDeployment, SprintRun};
 use futures::StreamExt as _;
 use kube::api::{Api, ResourceExt as _};
 use kube::core::DeserializeGuard;
@@ -142,23 +142,11 @@ async fn reconcile(object: Arc<DeserializeGuard<GonkaHost>>, state: Arc<State>) 
 /// One observe → decide → apply. Returns when to look again.
 async fn pass(state: &State, host: &GonkaHost) -> Result<u64, Error> {
     let context = &state.context;
-    let runs = runs_of(&state.runs, host);
+    let runs = observe::records(state.runs.state().iter(), host);
     let (observed, dapi) = observe::observe(context, host, runs).await.map_err(Error::Observe)?;
     let desired = decide::decide(&observed);
     apply::apply(context, dapi.as_ref(), &observed, &desired).await?;
     Ok(desired.requeue_millis)
-}
-
-/// Records of a host, from the cache.
-fn runs_of(runs: &Store<SprintRun>, host: &GonkaHost) -> Vec<SprintRun> {
-    runs.state()
-        .into_iter()
-        .filter(|run| {
-            run.metadata.namespace == host.metadata.namespace
-                && run.labels().get(labels::HOST) == host.metadata.name.as_ref()
-        })
-        .map(|run| SprintRun::clone(&run))
-        .collect()
 }
 
 fn key(host: &DeserializeGuard<GonkaHost>) -> String {

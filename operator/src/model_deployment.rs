@@ -12,6 +12,7 @@ mod controller;
 pub mod decide;
 pub mod observe;
 pub mod observed;
+pub mod pass;
 
-pub use controller::{Error, run};
+pub use controller::{Error, Transition, run, transition};
 pub use decide::{Demote, OPERATOR_PORT, Promote, Rehearse};

@@ -120,7 +120,8 @@ async fn reconcile(object: Arc<DeserializeGuard<SprintSchedule>>, shared: Arc<Sh
     Ok(Action::requeue(EVERY))
 }
 
-fn written_status(change: &Change) -> Option<SprintScheduleStatus> {
+/// The status a change writes.
+pub fn written_status(change: &Change) -> Option<SprintScheduleStatus> {
     match change {
         Change::Status(object) => serde_json::from_value(object.value["status"].clone()).ok(),
         Change::Apply(_) | Change::Create(_) | Change::Delete(_) | Change::Event(_) => None,

@@ -15,9 +15,10 @@ use crate::facts::Facts;
 const PERIOD: Duration = Duration::from_millis(200);
 
 /// What of the facts is worth a pass.
-type Turn = (Window, Stage, i64, Option<(i64, i64)>);
+pub type Turn = (Window, Stage, i64, Option<(i64, i64)>);
 
-fn turn(facts: &Facts) -> Turn {
+/// What wakes hosts when it changes.
+pub fn turn(facts: &Facts) -> Turn {
     let exam = facts
         .exam
         .as_ref()

@@ -24,11 +24,26 @@ pub async fn apply(
         Some(dapi) => write(dapi, &desired.writes).await,
         None => None,
     };
+    let changes = changes(observed, desired, refused.as_deref());
+    let manager = labels::field_manager(CONTROLLER);
+    let applied = apply_changes(&context.client, &context.recorder(), &manager, &changes)
+        .await
+        .map_err(Error::Apply)?;
+    context
+        .metrics
+        .writes_total
+        .with_label_values(&[CONTROLLER])
+        .inc_by(applied.writes as u64);
+    refused.map_or(Ok(()), |refused| Err(Error::Refused(refused)))
+}
+
+/// What is written to the API server once DAPI was: status, then Events. Pure.
+pub fn changes(observed: &Observed, desired: &Desired, refused: Option<&str>) -> Vec<Change> {
     let mut changes: Vec<Change> = Vec::new();
-    if let Some(status) = settle(observed, desired, refused.as_deref()) {
+    if let Some(status) = settle(observed, desired, refused) {
         changes.push(Change::Status(Object::status_of(&observed.host, &status)));
     }
-    let sayings = match &refused {
+    let sayings = match refused {
         None => desired.notices.clone(),
         Some(failure) => refusal(observed, failure).into_iter().collect(),
     };
@@ -41,16 +56,7 @@ pub async fn apply(
             note: saying.note,
         })
     }));
-    let manager = labels::field_manager(CONTROLLER);
-    let applied = apply_changes(&context.client, &context.recorder(), &manager, &changes)
-        .await
-        .map_err(Error::Apply)?;
-    context
-        .metrics
-        .writes_total
-        .with_label_values(&[CONTROLLER])
-        .inc_by(applied.writes as u64);
-    refused.map_or(Ok(()), |refused| Err(Error::Refused(refused)))
+    changes
 }
 
 /// Carries out the writes in order; says what was refused.

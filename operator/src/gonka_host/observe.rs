@@ -1,6 +1,10 @@
 //! Box 2: everything one pass over a GonkaHost needs, read once. The only place with requests in this kind.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod assemble;
+
+pub use assemble::{Objects, Surroundings, assemble, machine, records, wanted_machines};
+
+use std::collections::BTreeMap;
 
 use crds::gonka_host::ExternalNetworkNode;
 use crds::labels;
@@ -9,10 +13,10 @@ use k8s_openapi::api::core::v1::{Secret, Service};
 use kube::api::{Api, ListParams};
 
 use super::account;
-use super::observed::{ChainView, Machine, Observed, Other, Reading};
+use super::observed::{ChainView, Machine, Observed, Reading};
 use crate::chain::{Queries, now_ms};
 use crate::context::Context;
-use crate::dapi::{Client, Endpoint, Registered};
+use crate::dapi::{Client, Endpoint};
 use crate::facts::Facts;
 
 /// Why the world could not be read. An unreachable DAPI or chain is no error here, it is part of what was observed.
@@ -44,46 +48,46 @@ pub async fn observe(
 ) -> Result<(Observed, Option<Client>), Error> {
     let client = &context.client;
     let namespace = host.metadata.namespace.clone().unwrap_or_default();
-    let name = host.metadata.name.clone().unwrap_or_default();
     let schedule = &host.spec.schedule_name;
     let schedule_exists = Api::<SprintSchedule>::all(client.clone())
         .get_metadata_opt(schedule)
         .await
         .map_err(failed("the SprintSchedule"))?
         .is_some();
-    let others = others(context, host).await?;
-    let deployments: Vec<ModelDeployment> = Api::<ModelDeployment>::namespaced(client.clone(), &namespace)
+    let hosts = Api::<GonkaHost>::all(client.clone())
+        .list(&ListParams::default())
+        .await
+        .map_err(failed("GonkaHosts"))?
+        .items;
+    let deployments = Api::<ModelDeployment>::namespaced(client.clone(), &namespace)
         .list(&ListParams::default())
         .await
         .map_err(failed("ModelDeployments"))?
-        .items
-        .into_iter()
-        .filter(|deployment| deployment.spec.host_ref.name == name)
-        .collect();
-    let addresses = addresses(context, &namespace).await?;
+        .items;
+    let of_slots = ListParams::default().labels(&format!("{}={}", labels::ROLE, labels::ROLE_SLOT));
+    let services = Api::<Service>::namespaced(client.clone(), &namespace)
+        .list(&of_slots)
+        .await
+        .map_err(failed("slot Services"))?
+        .items;
     let external = host.spec.network_node.external.clone().unwrap_or_default();
     let (token, secret_problem) = token(context, &namespace, &external).await?;
     let facts = context.book.facts(schedule);
-    let mut observed = Observed {
-        now_ms: now_ms(),
-        install_id: context.settings.install_id.clone(),
-        resync_seconds: context.settings.resync_seconds,
-        host: host.clone(),
+    let objects = Objects {
         schedule_exists,
-        callback_base: callback_base(context, &deployments),
-        secret_problem,
-        others,
+        hosts,
         deployments,
-        addresses,
-        machines: BTreeMap::new(),
-        nodes: Reading::default(),
-        report: Reading::default(),
-        identity: Reading::default(),
-        dapi_height: Reading::default(),
-        facts: Facts::clone(&facts),
-        chain: ChainView::default(),
+        services,
         runs,
+        secret_problem,
     };
+    let surroundings = Surroundings {
+        now_ms: now_ms(),
+        settings: &context.settings,
+        facts: &facts,
+        board: &context.live,
+    };
+    let mut observed = assemble(host, objects, &surroundings);
     let dapi = if observed.secret_problem.is_empty() {
         dapi(context, &external, token, &mut observed).await
     } else {
@@ -94,72 +98,6 @@ pub async fn observe(
         observed.chain = chain(&queries, &host.spec.account.address, &facts).await;
     }
     Ok((observed, dapi))
-}
-
-async fn others(context: &Context, host: &GonkaHost) -> Result<Vec<Other>, Error> {
-    let hosts = Api::<GonkaHost>::all(context.client.clone())
-        .list(&ListParams::default())
-        .await
-        .map_err(failed("GonkaHosts"))?;
-    let other = |host: GonkaHost| {
-        let metadata = host.metadata;
-        Other {
-            name: format!(
-                "{}/{}",
-                metadata.namespace.unwrap_or_default(),
-                metadata.name.unwrap_or_default()
-            ),
-            created_ms: metadata
-                .creation_timestamp
-                .map_or(i64::MAX, |time| time.0.as_millisecond()),
-            schedule: host.spec.schedule_name,
-            account: host.spec.account.address,
-            admin_url: host
-                .spec
-                .network_node
-                .external
-                .map(|external| external.admin_url)
-                .unwrap_or_default(),
-        }
-    };
-    Ok(hosts
-        .items
-        .into_iter()
-        .filter(|other| other.metadata.uid != host.metadata.uid)
-        .map(other)
-        .collect())
-}
-
-/// ClusterIPs, or addresses of load balancers, of slot Services by name.
-async fn addresses(context: &Context, namespace: &str) -> Result<BTreeMap<String, String>, Error> {
-    let of_slots = ListParams::default().labels(&format!("{}={}", labels::ROLE, labels::ROLE_SLOT));
-    let services = Api::<Service>::namespaced(context.client.clone(), namespace)
-        .list(&of_slots)
-        .await
-        .map_err(failed("slot Services"))?;
-    Ok(services
-        .items
-        .into_iter()
-        .filter_map(|service| Some((service.metadata.name.clone()?, address(&service)?)))
-        .collect())
-}
-
-fn address(service: &Service) -> Option<String> {
-    let spec = service.spec.as_ref()?;
-    if spec.type_.as_deref() == Some("LoadBalancer") {
-        let ingress = service
-            .status
-            .as_ref()?
-            .load_balancer
-            .as_ref()?
-            .ingress
-            .as_ref()?
-            .first()?;
-        return ingress.ip.clone().or_else(|| ingress.hostname.clone());
-    }
-    spec.cluster_ip
-        .clone()
-        .filter(|address| !address.is_empty() && address != "None")
 }
 
 async fn token(
@@ -231,66 +169,14 @@ async fn dapi(
 
 /// Machines of slots whose devices DAPI does not know yet. Asked for only while there are such slots.
 async fn machines(context: &Context, observed: &Observed) -> Result<BTreeMap<String, Machine>, Error> {
-    let no_nodes = Vec::new();
-    let nodes: &Vec<Registered> = observed.nodes.value.as_ref().unwrap_or(&no_nodes);
-    let settled: BTreeSet<&str> = nodes
-        .iter()
-        .filter(|node| !node.node.hardware.is_empty())
-        .map(|node| node.node.id.as_str())
-        .collect();
-    let wanted: BTreeSet<String> = observed
-        .deployments
-        .iter()
-        .filter(|deployment| deployment.spec.gpus_per_replica > 0)
-        .flat_map(|deployment| deployment.status.iter().flat_map(|status| &status.slots))
-        .filter(|slot| !settled.contains(slot.node_id.as_str()))
-        .filter_map(|slot| slot.node_name.clone())
-        .collect();
     let api = Api::<GpuNode>::all(context.client.clone());
     let mut machines = BTreeMap::new();
-    for name in wanted {
+    for name in wanted_machines(observed) {
         if let Some(node) = api.get_opt(&name).await.map_err(failed("a GpuNode"))? {
             machines.insert(name, machine(&node));
         }
     }
     Ok(machines)
-}
-
-fn machine(node: &GpuNode) -> Machine {
-    let gpus = node
-        .status
-        .as_ref()
-        .map(|status| status.gpus.as_slice())
-        .unwrap_or_default();
-    match gpus.split_first() {
-        Some((first, rest)) if rest.iter().all(|gpu| gpu.product == first.product) => Machine {
-            product: first.product.clone(),
-            memory_mebibytes: first.memory_mebibytes,
-        },
-        _ => Machine::default(),
-    }
-}
-
-/// The callback base of the newest start request any slot of the host was sent.
-fn callback_base(context: &Context, deployments: &[ModelDeployment]) -> String {
-    deployments
-        .iter()
-        .flat_map(|deployment| deployment.status.iter().flat_map(|status| &status.slots))
-        .filter_map(|slot| context.live.pod(&slot.pod_ref.as_ref()?.uid)?.report.round)
-        .filter_map(|round| Some((round.started_ms, base_of(&round.request?.callback_url)?)))
-        .max()
-        .map(|(_, base)| base)
-        .unwrap_or_default()
-}
-
-/// Scheme, host and port of a callback URL, as in `expectedCallbackURL`.
-fn base_of(url: &str) -> Option<String> {
-    let url = reqwest::Url::parse(url).ok()?;
-    let host = url.host_str()?;
-    Some(match url.port() {
-        Some(port) => format!("{}://{host}:{port}", url.scheme()),
-        None => format!("{}://{host}", url.scheme()),
-    })
 }
 
 async fn chain(queries: &Queries, address: &str, facts: &Facts) -> ChainView {
@@ -338,26 +224,4 @@ async fn chain(queries: &Queries, address: &str, facts: &Facts) -> ChainView {
     }
     view.summaries = Reading::known(summaries);
     view
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_callback_base_leaves_out_the_path() {
-        let url = "http://10.0.0.7:9100/v2/poc-batches/gonka-fleet%252Ftiny";
-        assert_eq!(base_of(url).as_deref(), Some("http://10.0.0.7:9100"));
-        assert_eq!(base_of("nonsense"), None);
-    }
-
-    #[test]
-    fn a_service_without_an_address_is_left_out() {
-        let headless: Service =
-            serde_json::from_value(serde_json::json!({"spec": {"clusterIP": "None"}})).expect("a Service");
-        let usual: Service =
-            serde_json::from_value(serde_json::json!({"spec": {"clusterIP": "10.0.0.1"}})).expect("a Service");
-        assert_eq!(address(&headless), None);
-        assert_eq!(address(&usual).as_deref(), Some("10.0.0.1"));
-    }
 }

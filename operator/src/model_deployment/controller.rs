@@ -2,6 +2,8 @@
 
 mod wake;
 
+pub use wake::{Transition, transition};
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,28 +22,20 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use super::apply;
-use super::decide::{self, Desired};
+use super::decide;
 use super::observe::{self, Stores, golden};
-use super::observed::{GoldenSeen, Link, Observed};
+use super::observed::{GoldenSeen, Observed};
+use super::{apply, pass};
 use crate::backoff;
 use crate::context::Context;
-use crate::slot_door::{Doors, Target};
+use crate::slot_door::Doors;
 
 /// Metric label and the last part of the field manager.
 const CONTROLLER: &str = "model-deployment";
 /// Deployments that are reconciled at the same time.
 const CONCURRENCY: u16 = 8;
-/// Wakes within this time are one.
-const DEBOUNCE: Duration = Duration::from_millis(50);
-/// Longest wait after failures: an exam has seconds.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// How long the API server is waited for: a pass that hangs watches no slot.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A new leader has heard nobody yet, which is not the same as nobody answering: so long it waits for first words.
-const FIRST_WORDS: Duration = Duration::from_secs(2);
-/// Between looks while it waits; a report wakes it too.
-const LISTENING: Duration = Duration::from_millis(100);
 /// How long a golden ConfigMap is believed.
 const GOLDEN_SECONDS: u64 = 60;
 
@@ -123,7 +117,7 @@ pub async fn run(context: Context, trust: impl Fn() -> Option<String> + Send + S
         reconciler,
         stores.deployments.clone(),
         queue,
-        Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE),
+        Config::default().concurrency(CONCURRENCY).debounce(pass::DEBOUNCE),
     )
     .for_each(|pass| {
         // An object that is gone has no doors to watch; other failures were told where they happened.
@@ -176,7 +170,7 @@ fn after_failure(deployment: Arc<ModelDeployment>, error: &Error, reconciler: Ar
         "pass failed"
     );
     let wait = backoff::delay(failures, backoff::jitter(&key.1, failures));
-    Action::requeue(wait.min(LONGEST_WAIT))
+    Action::requeue(wait.min(pass::LONGEST_WAIT))
 }
 
 impl Reconciler {
@@ -192,8 +186,9 @@ impl Reconciler {
             (self.trust)(),
         );
         self.follow(&observed);
-        if self.started.elapsed() < FIRST_WORDS && self.awaits_words(&observed) {
-            return Ok(Action::requeue(LISTENING));
+        let link = |uid: &str| self.doors.state(uid).map(|door| door.link);
+        if self.started.elapsed() < pass::FIRST_WORDS && pass::awaits_words(&observed, link) {
+            return Ok(Action::requeue(pass::LISTENING));
         }
         let mut desired = decide::decide(&observed);
         if desired.writes() {
@@ -205,7 +200,7 @@ impl Reconciler {
             self.follow(&observed);
             desired = decide::decide(&observed);
         }
-        let again = self.again(&desired);
+        let again = pass::again(&desired, self.context.settings.resync_seconds);
         let applied = apply::apply(&self.context, &self.doors, &self.recorder, &self.manager, desired)
             .await
             .map_err(Error::Apply)?;
@@ -217,56 +212,10 @@ impl Reconciler {
         Ok(Action::requeue(again))
     }
 
-    fn again(&self, desired: &Desired) -> Duration {
-        let resync = Duration::from_secs(self.context.settings.resync_seconds.max(1));
-        desired
-            .again_after_ms
-            .and_then(|millis| u64::try_from(millis.max(100)).ok())
-            .map_or(resync, |millis| resync.min(Duration::from_millis(millis)))
-    }
-
-    /// Whether a pod with an address has neither answered nor failed to yet.
-    fn awaits_words(&self, observed: &Observed) -> bool {
-        let mut pods = observed.pods.values().filter(|pod| !pod.address.is_empty());
-        pods.any(|pod| {
-            self.doors
-                .state(&pod.uid)
-                .is_none_or(|door| door.link == Link::Connecting)
-        })
-    }
-
     /// Tells the watchers of doors which pods there are and what they hold.
     fn follow(&self, observed: &Observed) {
-        let mut holds: BTreeMap<String, (i32, i64)> = BTreeMap::new();
-        for slice in observed.slices.values() {
-            let assignment = decide::assignment(slice);
-            let slot = slice
-                .labels()
-                .get(crds::labels::SLOT)
-                .and_then(|slot| slot.parse::<i32>().ok());
-            if let (Some(holder), Some(slot)) = (assignment.holder, slot) {
-                holds.insert(holder.uid, (slot, assignment.generation));
-            }
-        }
         let deployment = ObjectRef::from_obj(&observed.deployment);
-        let targets = observed
-            .pods
-            .values()
-            .filter(|pod| !pod.address.is_empty())
-            .map(|pod| {
-                let held = holds.get(&pod.uid).copied();
-                Target {
-                    pod_uid: pod.uid.clone(),
-                    address: pod.address.clone(),
-                    deployment: deployment.clone(),
-                    deployment_uid: observed.uid().to_owned(),
-                    node_id: held.map(|(slot, _)| observed.node_id(slot)),
-                    slot: held.map_or(-1, |(slot, _)| slot),
-                    generation: held.map_or(0, |(_, generation)| generation),
-                }
-            })
-            .collect();
-        self.doors.follow(&deployment, targets);
+        self.doors.follow(&deployment, pass::targets(observed));
     }
 
     /// The golden ConfigMap, read at most once a minute. While the API server is away the last reading stands.

@@ -231,8 +231,10 @@ fn pod_changes(world: &World<'_>, plan: &Plan, holders: &BTreeMap<String, i32>) 
             grace_seconds: removal.grace_seconds,
         })
     }));
-    let template = revision::template(seen);
-    changes.extend((0..plan.create).map(|_| revision::create(seen, &template, &world.revision)));
+    if plan.create > 0 {
+        let template = revision::template(seen);
+        changes.extend((0..plan.create).map(|_| revision::create(seen, &template, &world.revision)));
+    }
     changes
 }
 

@@ -7,65 +7,43 @@
 pub mod golden;
 mod live;
 mod machines;
+mod objects;
 mod pods;
 
 pub use live::{of_report, significant};
+pub use objects::{Objects, Stores};
 pub use pods::seen as pod_seen;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crds::{GonkaHost, GpuNode, ModelDeployment, SprintSchedule, labels};
+use crds::{ModelDeployment, labels};
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ListParams};
-use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
-use super::decide::{SLOT_ACCOUNT, TRUST_CONFIG_MAP};
 use super::observed::{GoldenSeen, Install, Observed, Schedule};
+use crate::chain::now_ms;
 use crate::context::{Context, Settings};
 use crate::facts::Facts;
-use crate::slot_door::Doors;
+use crate::live::Board;
+use crate::slot_door::{DoorState, Doors};
 
-/// What is watched.
-#[derive(Clone)]
-pub struct Stores {
-    /// The objects of this controller.
-    pub deployments: Store<ModelDeployment>,
-    /// Hosts.
-    pub hosts: Store<GonkaHost>,
-    /// Schedules.
-    pub schedules: Store<SprintSchedule>,
-    /// Slot pods.
-    pub pods: Store<Pod>,
+/// Lists that were just read.
+#[derive(Debug, Default)]
+pub struct Children {
+    /// Pods.
+    pub pods: Vec<Arc<Pod>>,
     /// Slot Services.
-    pub services: Store<Service>,
+    pub services: Vec<Arc<Service>>,
     /// Slot EndpointSlices.
-    pub slices: Store<EndpointSlice>,
-    /// Disruption budgets of deployments.
-    pub budgets: Store<PodDisruptionBudget>,
-    /// ServiceAccounts of slot pods.
-    pub accounts: Store<ServiceAccount>,
-    /// ConfigMaps with keys.
-    pub trust: Store<ConfigMap>,
-    /// Machines as Kubernetes sees them.
-    pub nodes: Store<Node>,
-    /// Machines as their agents see them.
-    pub gpu_nodes: Store<GpuNode>,
-}
-
-impl std::fmt::Debug for Stores {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Stores")
-            .field("deployments", &self.deployments.len())
-            .field("pods", &self.pods.len())
-            .finish_non_exhaustive()
-    }
+    pub slices: Vec<Arc<EndpointSlice>>,
+    /// Disruption budgets.
+    pub budgets: Vec<Arc<PodDisruptionBudget>>,
 }
 
 /// The world could not be read.
@@ -92,6 +70,29 @@ pub enum Error {
     },
 }
 
+/// What a pass knows beside the API server's objects.
+pub struct Surroundings<'a> {
+    /// The clock, Unix milliseconds.
+    pub now_ms: i64,
+    /// Flags of the installation.
+    pub settings: &'a Settings,
+    /// What the chain says, by schedule.
+    pub facts: &'a dyn Fn(&str) -> Arc<Facts>,
+    /// What slots report.
+    pub board: &'a Board,
+    /// What is known of a pod's door.
+    pub door: &'a dyn Fn(&str) -> Option<DoorState>,
+}
+
+impl std::fmt::Debug for Surroundings<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Surroundings")
+            .field("now_ms", &self.now_ms)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Reads the world of one deployment from the stores.
 pub fn gather(
     context: &Context,
@@ -101,20 +102,38 @@ pub fn gather(
     golden: GoldenSeen,
     trust_keys: Option<String>,
 ) -> Observed {
-    let now_ms = Timestamp::now().as_millisecond();
+    let facts = |schedule: &str| context.book.facts(schedule);
+    let door = |pod_uid: &str| doors.state(pod_uid);
+    let surroundings = Surroundings {
+        now_ms: now_ms(),
+        settings: &context.settings,
+        facts: &facts,
+        board: &context.live,
+        door: &door,
+    };
+    assemble(stores, deployment, &surroundings, golden, trust_keys)
+}
+
+/// The world of one deployment from objects, wherever they are kept. Pure.
+pub fn assemble(
+    objects: &impl Objects,
+    deployment: &ModelDeployment,
+    surroundings: &Surroundings<'_>,
+    golden: GoldenSeen,
+    trust_keys: Option<String>,
+) -> Observed {
     let namespace = deployment.namespace().unwrap_or_default();
-    let host = stores
-        .hosts
-        .get(&ObjectRef::new(&deployment.spec.host_ref.name).within(&namespace));
+    let host = objects.host(&namespace, &deployment.spec.host_ref.name);
     let schedule = host
         .as_ref()
-        .and_then(|host| stores.schedules.get(&ObjectRef::new(&host.spec.schedule_name)));
+        .and_then(|host| objects.schedule(&host.spec.schedule_name));
     let facts = host.as_ref().map_or_else(Facts::default, |host| {
-        context.book.facts(&host.spec.schedule_name).as_ref().clone()
+        (surroundings.facts)(&host.spec.schedule_name).as_ref().clone()
     });
+    let budget = objects.budget(&namespace, &deployment.name_any());
     let mut observed = Observed {
-        now_ms,
-        install: install(&context.settings),
+        now_ms: surroundings.now_ms,
+        install: install(surroundings.settings),
         deployment: deployment.clone(),
         host: host.map(|host| host.as_ref().clone()),
         schedule: schedule.map(|schedule| Schedule {
@@ -124,31 +143,37 @@ pub fn gather(
         facts,
         pods: BTreeMap::new(),
         left_behind: BTreeMap::new(),
-        services: children(&stores.services, deployment),
-        slices: children(&stores.slices, deployment),
-        budget: stores
-            .budgets
-            .get(&ObjectRef::new(&deployment.name_any()).within(&namespace))
-            .map(|budget| budget.as_ref().clone()),
-        account: stores
-            .accounts
-            .get(&ObjectRef::new(SLOT_ACCOUNT).within(&namespace))
-            .map(|account| account.as_ref().clone()),
-        trust: stores
-            .trust
-            .get(&ObjectRef::new(TRUST_CONFIG_MAP).within(&namespace))
-            .map(|trust| trust.as_ref().clone()),
+        services: by_name(objects.services(deployment)),
+        slices: by_name(objects.slices(deployment)),
+        budget: budget.map(|budget| budget.as_ref().clone()),
+        account: objects.account(&namespace).map(|account| account.as_ref().clone()),
+        trust: objects.trust(&namespace).map(|trust| trust.as_ref().clone()),
         trust_keys,
         golden,
         machines: BTreeMap::new(),
         live: BTreeMap::new(),
         rounds: BTreeMap::new(),
     };
-    let pods = stores.pods.state_filter(|pod| is_child(pod, deployment));
-    set_pods(&mut observed, pods.iter().map(AsRef::as_ref));
-    observed.machines = machines::all(stores, &observed);
-    hear(context, doors, &mut observed);
+    set_pods(&mut observed, &objects.pods(deployment));
+    observed.machines = machines::all(objects, &observed);
+    hear(surroundings, &mut observed);
     observed
+}
+
+/// Replaces what may be old in a snapshot by lists that were just read. Pure.
+pub fn replace_children(observed: &mut Observed, fresh: Children, surroundings: &Surroundings<'_>) {
+    let deployment = observed.deployment.clone();
+    let pods: Vec<Arc<Pod>> = of(fresh.pods, &deployment).collect();
+    set_pods(observed, &pods);
+    observed.services = by_name(of(fresh.services, &deployment));
+    observed.slices = by_name(of(fresh.slices, &deployment));
+    observed.budget = fresh
+        .budgets
+        .into_iter()
+        .find(|budget| budget.name_any() == deployment.name_any())
+        .map(|budget| budget.as_ref().clone());
+    observed.now_ms = surroundings.now_ms;
+    hear(surroundings, observed);
 }
 
 /// Reads the children again, from the API server itself. An error when the deployment itself is another by now: its
@@ -157,18 +182,22 @@ pub async fn refresh(context: &Context, doors: &Doors, observed: &mut Observed) 
     let client = &context.client;
     let deployment = observed.deployment.clone();
     still_there(client, &deployment).await?;
-    let pods: Vec<Pod> = list(client, &deployment).await?;
-    let services: Vec<Service> = list(client, &deployment).await?;
-    let slices: Vec<EndpointSlice> = list(client, &deployment).await?;
-    let budgets: Vec<PodDisruptionBudget> = list(client, &deployment).await?;
-    set_pods(observed, pods.iter().filter(|pod| is_child(*pod, &deployment)));
-    observed.services = by_name(services.into_iter().filter(|item| is_child(item, &deployment)));
-    observed.slices = by_name(slices.into_iter().filter(|item| is_child(item, &deployment)));
-    observed.budget = budgets
-        .into_iter()
-        .find(|budget| budget.name_any() == deployment.name_any());
-    observed.now_ms = Timestamp::now().as_millisecond();
-    hear(context, doors, observed);
+    let fresh = Children {
+        pods: list(client, &deployment).await?,
+        services: list(client, &deployment).await?,
+        slices: list(client, &deployment).await?,
+        budgets: list(client, &deployment).await?,
+    };
+    let facts = |schedule: &str| context.book.facts(schedule);
+    let door = |pod_uid: &str| doors.state(pod_uid);
+    let surroundings = Surroundings {
+        now_ms: now_ms(),
+        settings: &context.settings,
+        facts: &facts,
+        board: &context.live,
+        door: &door,
+    };
+    replace_children(observed, fresh, &surroundings);
     Ok(())
 }
 
@@ -191,7 +220,7 @@ async fn still_there(client: &Client, deployment: &ModelDeployment) -> Result<()
     })
 }
 
-fn set_pods<'a>(observed: &mut Observed, pods: impl Iterator<Item = &'a Pod>) {
+fn set_pods(observed: &mut Observed, pods: &[Arc<Pod>]) {
     let owner = observed.uid().to_owned();
     let name = observed.name().to_owned();
     let (mut children, mut left_behind) = (BTreeMap::new(), BTreeMap::new());
@@ -214,13 +243,18 @@ fn set_pods<'a>(observed: &mut Observed, pods: impl Iterator<Item = &'a Pod>) {
 }
 
 /// What the slots say, and what they did in the exam at hand.
-fn hear(context: &Context, doors: &Doors, observed: &mut Observed) {
+fn hear(surroundings: &Surroundings<'_>, observed: &mut Observed) {
+    let board = surroundings.board;
     observed.live = observed
         .pods
         .values()
-        .filter_map(|pod| Some((pod.uid.clone(), live::hear(&context.live, doors, &pod.uid)?)))
+        .filter_map(|pod| {
+            let live = live::hear(board, (surroundings.door)(&pod.uid), &pod.uid)?;
+            Some((pod.uid.clone(), live))
+        })
         .collect();
-    let running = observed.facts.exam.as_ref().map(|exam| exam.generation_start_height);
+    // Rounds go by the height in the request, which in a confirmation is its trigger.
+    let running = observed.facts.exam.as_ref().map(|exam| exam.trigger_height);
     let active = observed
         .live
         .values()
@@ -233,7 +267,7 @@ fn hear(context: &Context, doors: &Doors, observed: &mut Observed) {
         let slots = 0..observed.deployment.spec.slots;
         let ids: BTreeSet<String> = slots.map(|slot| observed.node_id(slot)).collect();
         for id in ids {
-            let rounds: Vec<_> = context.live.rounds(&id, height).iter().map(live::round).collect();
+            let rounds: Vec<_> = board.rounds(&id, height).iter().map(live::round).collect();
             if !rounds.is_empty() {
                 observed.rounds.insert(id, rounds);
             }
@@ -254,28 +288,25 @@ fn install(settings: &Settings) -> Install {
 }
 
 /// Same namespace, and our label with the deployment's name.
-fn is_child<K: Resource>(object: &K, deployment: &ModelDeployment) -> bool {
+pub fn is_child<K: Resource>(object: &K, deployment: &ModelDeployment) -> bool {
     object.namespace() == deployment.namespace()
         && object.labels().get(labels::DEPLOYMENT) == deployment.metadata.name.as_ref()
 }
 
-fn children<K>(store: &Store<K>, deployment: &ModelDeployment) -> BTreeMap<String, K>
-where
-    K: Resource<DynamicType = ()> + Clone + 'static,
-{
-    by_name(
-        store
-            .state_filter(|object| is_child(object, deployment))
-            .into_iter()
-            .map(|object| object.as_ref().clone()),
-    )
+fn of<K: Resource>(objects: Vec<Arc<K>>, deployment: &ModelDeployment) -> impl Iterator<Item = Arc<K>> {
+    objects
+        .into_iter()
+        .filter(move |object| is_child(object.as_ref(), deployment))
 }
 
-fn by_name<K: Resource>(objects: impl Iterator<Item = K>) -> BTreeMap<String, K> {
-    objects.map(|object| (object.name_any(), object)).collect()
+fn by_name<K: Resource + Clone>(objects: impl IntoIterator<Item = Arc<K>>) -> BTreeMap<String, K> {
+    objects
+        .into_iter()
+        .map(|object| (object.name_any(), object.as_ref().clone()))
+        .collect()
 }
 
-async fn list<K>(client: &Client, deployment: &ModelDeployment) -> Result<Vec<K>, Error>
+async fn list<K>(client: &Client, deployment: &ModelDeployment) -> Result<Vec<Arc<K>>, Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
 {
@@ -285,7 +316,7 @@ where
     Api::<K>::namespaced(client.clone(), &namespace)
         .list(&parameters)
         .await
-        .map(|list| list.items)
+        .map(|list| list.items.into_iter().map(Arc::new).collect())
         .map_err(|source| Error::Api {
             kind: K::plural(&()).into_owned(),
             deployment: format!("{namespace}/{name}"),

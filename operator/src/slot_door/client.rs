@@ -4,20 +4,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proto::v1::slot_client::SlotClient;
-use proto::v1::{
-    DemoteRequest, PromoteRequest, Rehearsal, RehearseRequest, Resume, SlotKey, SlotReport, SlotWatchRequest,
-    StartRequest,
-};
+use proto::v1::{Rehearsal, SlotReport, SlotWatchRequest};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
-use super::Target;
-use crate::model_deployment::observed::Start;
+use super::{Target, messages};
 use crate::model_deployment::{Demote, OPERATOR_PORT, Promote, Rehearse};
 
 const CONNECT: Duration = Duration::from_secs(2);
-/// A silent connection is given up after interval and timeout.
-const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// A silent connection is given up after interval and timeout, each as long as this.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(3);
 const PROMOTE: Duration = Duration::from_secs(3);
 /// On top of the drain that was asked for.
 const DEMOTE: Duration = Duration::from_secs(1);
@@ -131,26 +127,7 @@ pub(super) async fn promote(
     target: &Target,
     step: &Promote,
 ) -> Result<SlotReport, Error> {
-    let message = PromoteRequest {
-        key: Some(SlotKey {
-            slot: step.slot,
-            generation: step.generation,
-            ..target.key()
-        }),
-        node_id: step.node_id.clone(),
-        node_num: step.node_num,
-        callback_base: step.callback_base.clone(),
-        running: step.running.as_ref().map(start),
-        resume: step
-            .resume
-            .iter()
-            .map(|(group, next_index)| Resume {
-                group: *group,
-                next_index: *next_index,
-            })
-            .collect(),
-    };
-    let request = authorized(token_file, message, Some(PROMOTE)).await?;
+    let request = authorized(token_file, messages::promote(target, step), Some(PROMOTE)).await?;
     let channel = reuse(channel, &target.address).await?;
     answer(&target.address, client(channel).promote(request).await)
 }
@@ -162,17 +139,8 @@ pub(super) async fn demote(
     target: &Target,
     step: &Demote,
 ) -> Result<SlotReport, Error> {
-    let message = DemoteRequest {
-        key: Some(SlotKey {
-            slot: step.slot,
-            generation: step.generation,
-            ..target.key()
-        }),
-        drain_millis: step.drain_millis,
-        superseded: step.superseded,
-    };
     let patience = DEMOTE + Duration::from_millis(u64::from(step.drain_millis));
-    let request = authorized(token_file, message, Some(patience)).await?;
+    let request = authorized(token_file, messages::demote(target, step), Some(patience)).await?;
     let channel = reuse(channel, &target.address).await?;
     answer(&target.address, client(channel).demote(request).await)
 }
@@ -184,16 +152,7 @@ pub(super) async fn rehearse(
     target: &Target,
     step: &Rehearse,
 ) -> Result<Rehearsal, Error> {
-    let message = RehearseRequest {
-        key: Some(SlotKey {
-            slot: step.slot,
-            generation: step.generation,
-            ..target.key()
-        }),
-        round: Some(start(&step.round)),
-        nonces: step.nonces.clone(),
-    };
-    let request = authorized(token_file, message, Some(REHEARSE)).await?;
+    let request = authorized(token_file, messages::rehearse(target, step), Some(REHEARSE)).await?;
     let channel = reuse(channel, &target.address).await?;
     answer(&target.address, client(channel).rehearse(request).await)
 }
@@ -254,23 +213,6 @@ fn generation_seen(message: &str) -> Option<i64> {
     let (_, after) = message.split_once("generation seen is ")?;
     let digits: String = after.chars().take_while(char::is_ascii_digit).take(18).collect();
     digits.parse().ok()
-}
-
-fn start(start: &Start) -> StartRequest {
-    StartRequest {
-        height: start.height,
-        seed: start.seed.clone(),
-        public_key: start.public_key.clone(),
-        node_num: start.node_num,
-        node_count: start.node_count,
-        model: start.model.clone(),
-        seq_len: start.seq_len,
-        k_dim: start.k_dim,
-        batch_size: start.batch_size,
-        stronger_rng: start.stronger_rng,
-        callback_url: start.callback_url.clone(),
-        scheme: start.scheme.clone(),
-    }
 }
 
 #[cfg(test)]

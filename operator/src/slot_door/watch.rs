@@ -14,7 +14,7 @@ use crate::model_deployment::observed::Link;
 /// A report or a heartbeat comes at least every five seconds; a stream silent for longer is broken.
 const SILENCE: Duration = Duration::from_secs(12);
 /// Longest pause between two attempts: a pod that comes back is wanted soon.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Keeps one task per followed pod until cancelled.
 pub(super) async fn run(doors: Arc<Doors>, mut rehearsals: Rehearsals) {
@@ -24,11 +24,9 @@ pub(super) async fn run(doors: Arc<Doors>, mut rehearsals: Rehearsals) {
     loop {
         let wanted: BTreeMap<(String, String), Target> = doors
             .lock()
-            .values()
-            .map(|door| {
-                let target = door.target.clone();
-                ((target.pod_uid.clone(), target.address.clone()), target)
-            })
+            .states
+            .targets()
+            .map(|target| ((target.pod_uid.clone(), target.address.clone()), target.clone()))
             .collect();
         watched.retain(|key, task| {
             let keep = wanted.contains_key(key);
@@ -100,8 +98,9 @@ async fn hear(doors: &Doors, target: &Target, failures: &mut u32) -> Result<(), 
         // The slot may have changed hands since the stream began.
         let node_id = doors
             .lock()
-            .get(&target.pod_uid)
-            .and_then(|door| door.target.node_id.clone());
+            .states
+            .target(&target.pod_uid)
+            .and_then(|target| target.node_id.clone());
         doors.hear(&target.pod_uid, node_id.as_deref(), report);
         doors.link(&target.pod_uid, Link::Connected, Some(channel.clone()));
     }

@@ -12,7 +12,7 @@ use super::collect::{self, Inquiry};
 use super::decide::{Desired, decide};
 use super::examined::{Examined, Phase};
 use super::notes::{Key, Note};
-use super::observed::{HostView, Observed, Reference};
+use super::observed::{Evidence, HostView, Observed, Reference};
 use super::rows::{self, Row};
 use crate::apply::{self, apply};
 use crate::chain::{Queries, now_ms};
@@ -38,6 +38,7 @@ pub enum Error {
 }
 
 /// What came of a job.
+#[derive(Debug)]
 pub enum Outcome {
     /// Commits at the photo; absent when nobody answered.
     Photo {
@@ -76,6 +77,7 @@ pub struct Done {
 }
 
 /// Everything a job needs.
+#[derive(Clone, Debug)]
 pub struct Work {
     /// Which record.
     pub key: Key,
@@ -214,44 +216,59 @@ fn count_loss(context: &Context, status: &crds::SprintRunStatus) {
 }
 
 async fn observe(context: &Context, queries: &Queries, work: Work) -> Observed {
-    let Work {
-        note,
-        phase,
-        facts,
-        run,
-        host,
-        models,
-        reference,
-        ..
-    } = work;
-    let inquiry = Inquiry {
-        exam: &note.exam,
-        phase,
-        host: host.as_deref(),
-        address: &note.host.address,
-        models,
-        epoch: facts.epoch,
-    };
-    let evidence = if phase == Phase::Generating {
-        super::observed::Evidence::default()
+    let evidence = if work.phase == Phase::Generating {
+        Evidence::default()
     } else {
+        let inquiry = Inquiry {
+            exam: &work.note.exam,
+            phase: work.phase,
+            host: work.host.as_deref(),
+            address: &work.note.host.address,
+            models: work.models.clone(),
+            epoch: work.facts.epoch,
+        };
         collect::evidence(context, queries, &inquiry).await
     };
+    snapshot(work, evidence, now_ms())
+}
+
+/// What is known, as one value. Pure.
+pub fn snapshot(work: Work, evidence: Evidence, now_ms: i64) -> Observed {
+    let (facts, note) = (&work.facts, work.note);
     let claim = facts.heights.as_ref().map_or(i64::MAX, |heights| heights.claim_height);
     Observed {
-        now_ms: now_ms(),
+        now_ms,
         claims_open: facts.epoch > note.exam.epoch && (facts.epoch > note.exam.epoch + 1 || facts.height > claim),
         host: note.host,
         exam: note.exam,
-        phase,
-        run: run.map(|run| SprintRun::clone(&run)),
+        phase: work.phase,
+        run: work.run.map(|run| SprintRun::clone(&run)),
         watched: note.watched,
         evidence,
-        reference,
+        reference: work.reference,
     }
 }
 
-fn changes(observed: &Observed, desired: &Desired) -> Vec<Change> {
+/// What became of a task whose chain nobody reads any more. Pure.
+pub(super) fn unanswered(task: super::desk::Task) -> Outcome {
+    use super::desk::Task;
+    match task {
+        Task::Photograph { key, .. } => Outcome::Photo { key, counts: None },
+        Task::Scan { host, facts } => Outcome::Scanned {
+            uid: host.metadata.uid.clone().unwrap_or_default(),
+            epoch: facts.epoch,
+            missing: None,
+        },
+        Task::Work(work) => Outcome::Worked {
+            key: work.key,
+            phase: work.phase,
+            result: Err(Error::Silent),
+        },
+    }
+}
+
+/// What is written to the API server. Pure.
+pub fn changes(observed: &Observed, desired: &Desired) -> Vec<Change> {
     let mut object = SprintRun::new(&observed.exam.name(&observed.host.name), crds::SprintRunSpec::default());
     object.metadata = ObjectMeta {
         name: object.metadata.name,

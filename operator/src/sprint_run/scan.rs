@@ -48,21 +48,25 @@ async fn exams(queries: &Queries, host: &GonkaHost, facts: &Facts, parameters: &
             .ok()?;
         exams.extend(confirmations(&events).ok()?);
         for exam in exams {
-            let examined = Examined::of(&exam, epoch, parameters);
-            if examined.phase(facts) > Phase::Generating && was_there(host, facts, examined.start_height) {
-                let mut note = Note {
-                    host: view(host),
-                    schedule: facts.schedule.clone(),
-                    exam: examined,
-                    unwatched: true,
-                    ..Note::default()
-                };
+            if let Some(mut note) = missed(host, facts, Examined::of(&exam, epoch, parameters)) {
                 start_block(queries, &mut note).await;
                 notes.push(note);
             }
         }
     }
     Some(notes)
+}
+
+/// The note of an exam that is over as far as nonces go, if the host was there. Pure.
+pub fn missed(host: &GonkaHost, facts: &Facts, examined: Examined) -> Option<Note> {
+    let concerns = examined.phase(facts) > Phase::Generating && was_there(host, facts, examined.start_height);
+    concerns.then(|| Note {
+        host: view(host),
+        schedule: facts.schedule.clone(),
+        exam: examined,
+        unwatched: true,
+        ..Note::default()
+    })
 }
 
 async fn sprint_start(queries: &Queries, facts: &Facts, epoch: i64) -> Option<i64> {

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 type Guarded<K> = Store<DeserializeGuard<K>>;
 
 /// The caches.
+#[expect(missing_debug_implementations, reason = "stores of guarded objects have none")]
 pub struct Stores {
     hosts: Guarded<GonkaHost>,
     deployments: Guarded<ModelDeployment>,

@@ -4,6 +4,7 @@
 pub mod rehearsal;
 
 use super::{
+    config::Config,
     doors::Doors,
     fence,
     journal::record::End,
@@ -94,7 +95,8 @@ impl Slot for Service {
     async fn promote(&self, request: Request<PromoteRequest>) -> Result<Response<SlotReport>, Status> {
         let request = self.authorize(request)?;
         let now = now_ms();
-        self.core.remember(|state| promote(&self.core, state, request, now))?;
+        self.core
+            .remember(|state| promote(&self.core.config, state, request, now))?;
         self.doors.open();
         Ok(Response::new(self.report()))
     }
@@ -103,8 +105,7 @@ impl Slot for Service {
         let request = self.authorize(request)?;
         let now = now_ms();
         let closing = self.core.remember(|state| {
-            let key = fence::check(&self.core.config.identity, &state.memory.seen, request.key.as_ref())?;
-            check_held(state, key)?;
+            let key = may_demote(&self.core.config, state, request.key.as_ref())?;
             // Before anything changes: an answer that the change brings about says that its connection ends.
             let closing = self.doors.shut();
             demote(state, key, request.superseded, now);
@@ -155,6 +156,13 @@ impl Slot for Service {
     }
 }
 
+/// Whether a demotion is meant for this pod, now, and for the slot it holds.
+pub fn may_demote<'a>(config: &Config, state: &State, key: Option<&'a SlotKey>) -> Result<&'a SlotKey, Status> {
+    let key = fence::check(&config.identity, &state.memory.seen, key)?;
+    check_held(state, key)?;
+    Ok(key)
+}
+
 /// Whether the slot that is to be given up is the one held, if any is.
 fn check_held(state: &State, key: &SlotKey) -> Result<(), Status> {
     match &state.memory.assignment {
@@ -169,7 +177,7 @@ fn check_held(state: &State, key: &SlotKey) -> Result<(), Status> {
 }
 
 /// Gives the slot up. What was computed still leaves, unless another pod has gone on with the round meanwhile.
-fn demote(state: &mut State, key: &SlotKey, superseded: bool, now_ms: i64) {
+pub fn demote(state: &mut State, key: &SlotKey, superseded: bool, now_ms: i64) {
     let held = state.memory.assignment.take();
     state.released_ms = now_ms;
     // A generation between ours and this one was somebody's.
@@ -181,8 +189,8 @@ fn demote(state: &mut State, key: &SlotKey, superseded: bool, now_ms: i64) {
 }
 
 /// Takes the slot over; a round that runs goes on here.
-fn promote(core: &Core, state: &mut State, request: PromoteRequest, now_ms: i64) -> Result<(), Status> {
-    let key = fence::check(&core.config.identity, &state.memory.seen, request.key.as_ref())?;
+pub fn promote(config: &Config, state: &mut State, request: PromoteRequest, now_ms: i64) -> Result<(), Status> {
+    let key = fence::check(&config.identity, &state.memory.seen, request.key.as_ref())?;
     if key.slot < 0 {
         return Err(Status::invalid_argument(
             "a spare holds no slot: name the slot it is to hold",
@@ -202,13 +210,13 @@ fn promote(core: &Core, state: &mut State, request: PromoteRequest, now_ms: i64)
         .transpose()
         .map_err(Status::invalid_argument)?;
     if let Some(running) = &running
-        && (running.model != core.config.model() || running.scheme != core.config.prepare.scheme)
+        && (running.model != config.model() || running.scheme != config.prepare.scheme)
     {
         return Err(Status::failed_precondition(format!(
             "the running round is of {} by {}: this pod has {}",
             running.model,
             running.scheme,
-            core.config.model()
+            config.model()
         )));
     }
     state.memory.note(key);

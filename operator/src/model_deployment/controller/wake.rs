@@ -19,7 +19,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 
 use crate::context::{Book, Context};
-use crate::facts::Exam;
+use crate::facts::{Exam, Facts};
 use crate::model_deployment::decide::{SLOT_ACCOUNT, TRUST_CONFIG_MAP};
 use crate::model_deployment::observe::Stores;
 
@@ -208,10 +208,10 @@ impl Watches {
 }
 
 /// What of the chain changes decisions by itself.
-type Transition = (Window, Stage, Option<Exam>, bool);
+pub type Transition = (Window, Stage, Option<Exam>, bool);
 
-fn transition(book: &Book, schedule: &str) -> Transition {
-    let facts = book.facts(schedule);
+/// What wakes the deployments of a schedule when it changes.
+pub fn transition(facts: &Facts) -> Transition {
     let started = facts
         .exam
         .as_ref()
@@ -229,7 +229,7 @@ async fn follow_chain(book: std::sync::Arc<Book>, stores: Stores, wake: Wake) ->
             return "the chain's watch";
         }
         for schedule in book.schedules() {
-            let now = transition(&book, &schedule);
+            let now = transition(&book.facts(&schedule));
             if known.get(&schedule) == Some(&now) {
                 continue;
             }

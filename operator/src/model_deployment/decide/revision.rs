@@ -35,26 +35,39 @@ pub const ENVIRONMENT: [&str; 4] = ["POD_UID", "POD_NAME", "POD_NAMESPACE", "DEP
 
 /// First ten hex digits of the template's SHA-256.
 pub fn hash(template: &Value) -> String {
-    let digest = Sha256::digest(canonical(template).as_bytes());
-    hex::encode(&digest[..5])
+    let mut text = String::with_capacity(4096);
+    canonical(template, &mut text);
+    hex::encode(&Sha256::digest(text.as_bytes())[..5])
 }
 
 /// JSON with sorted keys, so that a hash does not depend on how this program was built.
-fn canonical(value: &Value) -> String {
+fn canonical(value: &Value, text: &mut String) {
     match value {
         Value::Object(map) => {
-            let sorted: BTreeMap<&String, String> = map.iter().map(|(key, value)| (key, canonical(value))).collect();
-            let fields: Vec<String> = sorted
-                .into_iter()
-                .map(|(key, value)| format!("{}:{value}", json!(key)))
-                .collect();
-            format!("{{{}}}", fields.join(","))
+            let mut fields: Vec<(&String, &Value)> = map.iter().collect();
+            fields.sort_unstable_by_key(|(key, _)| *key);
+            text.push('{');
+            for (place, (key, value)) in fields.into_iter().enumerate() {
+                if place > 0 {
+                    text.push(',');
+                }
+                text.push_str(&json!(key).to_string());
+                text.push(':');
+                canonical(value, text);
+            }
+            text.push('}');
         }
         Value::Array(list) => {
-            let items: Vec<String> = list.iter().map(canonical).collect();
-            format!("[{}]", items.join(","))
+            text.push('[');
+            for (place, value) in list.iter().enumerate() {
+                if place > 0 {
+                    text.push(',');
+                }
+                canonical(value, text);
+            }
+            text.push(']');
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => text.push_str(&value.to_string()),
     }
 }
 

@@ -58,9 +58,9 @@ pub enum Health {
 /// The exam that generates now.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExamNow {
-    /// First height of generation.
+    /// What requests call it by: the Sprint's start or the confirmation's trigger, which lies before its generation.
     pub height: i64,
-    /// When that was, Unix milliseconds; absent while the pace is unknown.
+    /// When generation began, Unix milliseconds; absent while the pace is unknown.
     pub started_ms: Option<i64>,
     /// DAPI nodes of which nothing is expected.
     pub preserved: Vec<String>,
@@ -297,7 +297,7 @@ fn exam_now(seen: &Observed) -> Option<ExamNow> {
         let generating = exam.generation_start_height <= seen.facts.height
             && (exam.validation_start_height == 0 || seen.facts.height < exam.validation_start_height);
         return generating.then(|| ExamNow {
-            height: exam.generation_start_height,
+            height: exam.trigger_height,
             started_ms: seen
                 .facts
                 .predict(exam.generation_start_height)

@@ -7,7 +7,7 @@ use proto::v1::{Door, RoundProgress, RoundState, SlotReport, StartRequest};
 
 use crate::live::Board;
 use crate::model_deployment::observed::{Link, Live, Rehearsed, Round, Start};
-use crate::slot_door::Doors;
+use crate::slot_door::DoorState;
 
 /// Artifacts of a rehearsal that are kept.
 const MAX_ARTIFACTS: usize = 64;
@@ -19,8 +19,8 @@ const MAX_REASONS: usize = 16;
 const MAX_TEXT: usize = 512;
 
 /// The pod's door and its last report; absent before the door was tried.
-pub fn hear(board: &Board, doors: &Doors, pod_uid: &str) -> Option<Live> {
-    let door = doors.state(pod_uid)?;
+pub fn hear(board: &Board, door: Option<DoorState>, pod_uid: &str) -> Option<Live> {
+    let door = door?;
     let seen = board.pod(pod_uid);
     let told_of_it = seen.as_ref().is_none_or(|seen| seen.received_ms >= door.rehearsed_ms);
     let report = seen.map(|seen| seen.report);

@@ -1,5 +1,5 @@
 //! Machines as a decision sees them: those that carry pods of the deployment, and those no pod may go to. Pure but for the
-//! stores it reads.
+//! objects it reads.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,13 +8,12 @@ use crds::conditions::ConditionType;
 use crds::gpu_node::{MaintenanceState, NodeEnrollment};
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
-use kube::runtime::reflector::ObjectRef;
 
-use super::Stores;
+use super::Objects;
 use crate::model_deployment::observed::{Machine, Observed};
 
 /// Reads the machines that matter to the deployment.
-pub fn all(stores: &Stores, observed: &Observed) -> BTreeMap<String, Machine> {
+pub fn all(objects: &impl Objects, observed: &Observed) -> BTreeMap<String, Machine> {
     let carrying: BTreeSet<String> = observed
         .pods
         .values()
@@ -25,14 +24,14 @@ pub fn all(stores: &Stores, observed: &Observed) -> BTreeMap<String, Machine> {
     let mut machines: BTreeMap<String, Machine> = carrying
         .iter()
         .filter_map(|name| {
-            let node = stores.nodes.get(&ObjectRef::new(name))?;
-            let gpu_node = stores.gpu_nodes.get(&ObjectRef::new(name));
+            let node = objects.node(name)?;
+            let gpu_node = objects.gpu_node(name);
             Some((name.clone(), seen(&node, gpu_node.as_deref(), key, observed.now_ms)))
         })
         .collect();
-    for gpu_node in stores.gpu_nodes.state() {
+    for gpu_node in objects.gpu_nodes() {
         let name = gpu_node.name_any();
-        if let Some(node) = stores.nodes.get(&ObjectRef::new(&name)) {
+        if let Some(node) = objects.node(&name) {
             let machine = seen(&node, Some(&gpu_node), key, observed.now_ms);
             if machine.excluded || machine.leaving {
                 machines.insert(name, machine);

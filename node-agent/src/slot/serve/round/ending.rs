@@ -1,7 +1,7 @@
 //! Decide: when a round that nobody stops ends by itself, and when its last artifacts should hurry. Pure.
 
 use crate::slot::serve::{request::RoundRequest, signal::View};
-use proto::v1::ExamNotice;
+use proto::v1::{ExamKind, ExamNotice};
 
 /// Blocks after validation start at which `stop` is overdue.
 const GRACE_BLOCKS: i64 = 2;
@@ -33,7 +33,7 @@ pub struct Ends {
 pub fn ends_of(request: &RoundRequest, view: &View) -> Option<Ends> {
     let notice = view.exam.as_ref().filter(|exam| is_about(exam, request));
     let (generation_end, validation_start) = match (notice, &view.heights) {
-        (Some(exam), _) => (exam.generation_end_height, exam.validation_start_height),
+        (Some(exam), _) => (after_generation(exam), exam.validation_start_height),
         (None, Some(heights)) if heights.poc_start == request.height => {
             (heights.generation_end, heights.validation_start)
         }
@@ -43,6 +43,13 @@ pub fn ends_of(request: &RoundRequest, view: &View) -> Option<Ends> {
         generation_end,
         validation_start,
     })
+}
+
+/// The first block that takes no artifacts. A confirmation's notice names the last one that does, as the chain counts its
+/// stages: with generation of 12 blocks at 182 a callback at 193 was recorded as taken. Nothing counts from 0.
+fn after_generation(exam: &ExamNotice) -> i64 {
+    let named = exam.generation_end_height;
+    named + i64::from(named > 0 && exam.kind() == ExamKind::Confirmation)
 }
 
 /// Whether a notice is about a round's exam. Its hash may be written in another case.
@@ -162,6 +169,21 @@ mod tests {
         }
         assert_eq!(ends_of(&request(), &view(Some(notice(1, 2, "ff")), None)), None);
         assert_eq!(ends_of(&request(), &view(None, None)), None);
+    }
+
+    #[test]
+    fn the_last_block_of_a_confirmation_still_takes_artifacts() {
+        let recorded = ExamNotice {
+            kind: ExamKind::Confirmation.into(),
+            generation_end_height: 193,
+            validation_start_height: 196,
+            ..notice(180, 182, "052955f4")
+        };
+        let mut request = request();
+        request.height = 180;
+        let ends = ends_of(&request, &view(Some(recorded), None));
+        assert_eq!(ends.map(|ends| ends.generation_end), Some(194));
+        assert!(!is_over(ends, Some(193)) && is_over(ends, Some(194)));
     }
 
     #[test]

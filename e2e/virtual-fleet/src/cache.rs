@@ -1,0 +1,207 @@
+//! What one process believes of the API server: objects as its watches told it, typed, and behind.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crds::{GonkaHost, GpuNode, ModelDeployment, SprintRun, SprintSchedule, labels};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use operator::model_deployment::decide::{SLOT_ACCOUNT, TRUST_CONFIG_MAP};
+use operator::model_deployment::observe::{Children, Objects, is_child};
+use operator::sprint_run::stores::World;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::store::{Id, Kind, Store};
+
+type Place = (String, String);
+type Table<K> = BTreeMap<Place, Arc<K>>;
+
+/// The caches of one process.
+#[derive(Debug, Default)]
+pub struct Caches {
+    /// Hosts.
+    pub hosts: Table<GonkaHost>,
+    /// Deployments.
+    pub deployments: Table<ModelDeployment>,
+    /// Schedules.
+    pub schedules: Table<SprintSchedule>,
+    /// Records.
+    pub runs: Table<SprintRun>,
+    /// Slot pods.
+    pub pods: Table<Pod>,
+    services: Table<Service>,
+    slices: Table<EndpointSlice>,
+    budgets: Table<PodDisruptionBudget>,
+    accounts: Table<ServiceAccount>,
+    config_maps: Table<ConfigMap>,
+    /// Machines.
+    pub nodes: Table<Node>,
+    gpu_nodes: Table<GpuNode>,
+}
+
+/// An object as its type; nothing of what cannot be understood.
+fn typed<K: DeserializeOwned>(value: &Value) -> Option<Arc<K>> {
+    K::deserialize(value).ok().map(Arc::new)
+}
+
+fn set<K: DeserializeOwned>(table: &mut Table<K>, id: &Id, value: Option<&Value>) {
+    let place = (id.namespace.clone(), id.name.clone());
+    match value.and_then(typed) {
+        Some(object) => table.insert(place, object),
+        None => table.remove(&place),
+    };
+}
+
+fn place(namespace: &str, name: &str) -> Place {
+    (namespace.to_owned(), name.to_owned())
+}
+
+impl Caches {
+    /// Takes one change in.
+    pub fn take(&mut self, id: &Id, value: Option<&Value>) {
+        match id.kind {
+            Kind::SprintSchedule => set(&mut self.schedules, id, value),
+            Kind::GonkaHost => set(&mut self.hosts, id, value),
+            Kind::ModelDeployment => set(&mut self.deployments, id, value),
+            Kind::GpuNode => set(&mut self.gpu_nodes, id, value),
+            Kind::SprintRun => set(&mut self.runs, id, value),
+            Kind::Pod => set(&mut self.pods, id, value),
+            Kind::Service => set(&mut self.services, id, value),
+            Kind::EndpointSlice => set(&mut self.slices, id, value),
+            Kind::PodDisruptionBudget => set(&mut self.budgets, id, value),
+            Kind::ServiceAccount => set(&mut self.accounts, id, value),
+            Kind::ConfigMap => set(&mut self.config_maps, id, value),
+            Kind::Node => set(&mut self.nodes, id, value),
+        }
+    }
+
+    /// Replaces a kind by a list.
+    pub fn replace(&mut self, kind: Kind, list: &[(Id, Arc<Value>)]) {
+        match kind {
+            Kind::SprintSchedule => self.schedules.clear(),
+            Kind::GonkaHost => self.hosts.clear(),
+            Kind::ModelDeployment => self.deployments.clear(),
+            Kind::GpuNode => self.gpu_nodes.clear(),
+            Kind::SprintRun => self.runs.clear(),
+            Kind::Pod => self.pods.clear(),
+            Kind::Service => self.services.clear(),
+            Kind::EndpointSlice => self.slices.clear(),
+            Kind::PodDisruptionBudget => self.budgets.clear(),
+            Kind::ServiceAccount => self.accounts.clear(),
+            Kind::ConfigMap => self.config_maps.clear(),
+            Kind::Node => self.nodes.clear(),
+        }
+        for (id, value) in list {
+            self.take(id, Some(value));
+        }
+    }
+
+    /// What records are made from.
+    pub fn world(&self) -> World {
+        World {
+            hosts: self.hosts.values().cloned().collect(),
+            deployments: self.deployments.values().cloned().collect(),
+            runs: self.runs.values().cloned().collect(),
+            schedules: self.schedules.values().cloned().collect(),
+        }
+    }
+
+    /// Names of machines with GPUs, and of those that have an object.
+    pub fn machines(&self) -> (Vec<&String>, Vec<&String>) {
+        let with_gpus = self.nodes.iter().filter(|(_, node)| {
+            let labels = node.metadata.labels.as_ref();
+            labels.is_some_and(|labels| labels.contains_key("nvidia.com/gpu.present"))
+        });
+        (
+            with_gpus.map(|((_, name), _)| name).collect(),
+            self.gpu_nodes.keys().map(|(_, name)| name).collect(),
+        )
+    }
+}
+
+/// Objects of a kind as a list request returns them.
+pub fn listed<K: DeserializeOwned>(list: &[(Id, Arc<Value>)]) -> Vec<Arc<K>> {
+    list.iter().filter_map(|(_, value)| typed(value)).collect()
+}
+
+/// Objects of a kind as they are, or were at a version.
+pub fn list_of(store: &Store, kind: Kind, at: Option<u64>) -> Vec<(Id, Arc<Value>)> {
+    match at {
+        Some(version) => store.list_at(kind, version),
+        None => store
+            .list(kind)
+            .map(|(id, value)| (id.clone(), value.clone()))
+            .collect(),
+    }
+}
+
+/// A deployment's children as lists show them.
+pub fn children(store: &Store, at: Option<u64>) -> Children {
+    Children {
+        pods: listed(&list_of(store, Kind::Pod, at)),
+        services: listed(&list_of(store, Kind::Service, at)),
+        slices: listed(&list_of(store, Kind::EndpointSlice, at)),
+        budgets: listed(&list_of(store, Kind::PodDisruptionBudget, at)),
+    }
+}
+
+fn of<K: kube::Resource>(table: &Table<K>, deployment: &ModelDeployment) -> Vec<Arc<K>> {
+    table
+        .values()
+        .filter(|object| is_child(object.as_ref(), deployment))
+        .cloned()
+        .collect()
+}
+
+impl Objects for Caches {
+    fn host(&self, namespace: &str, name: &str) -> Option<Arc<GonkaHost>> {
+        self.hosts.get(&place(namespace, name)).cloned()
+    }
+
+    fn schedule(&self, name: &str) -> Option<Arc<SprintSchedule>> {
+        self.schedules.get(&place("", name)).cloned()
+    }
+
+    fn pods(&self, deployment: &ModelDeployment) -> Vec<Arc<Pod>> {
+        of(&self.pods, deployment)
+    }
+
+    fn services(&self, deployment: &ModelDeployment) -> Vec<Arc<Service>> {
+        of(&self.services, deployment)
+    }
+
+    fn slices(&self, deployment: &ModelDeployment) -> Vec<Arc<EndpointSlice>> {
+        of(&self.slices, deployment)
+    }
+
+    fn budget(&self, namespace: &str, name: &str) -> Option<Arc<PodDisruptionBudget>> {
+        self.budgets.get(&place(namespace, name)).cloned()
+    }
+
+    fn account(&self, namespace: &str) -> Option<Arc<ServiceAccount>> {
+        self.accounts.get(&place(namespace, SLOT_ACCOUNT)).cloned()
+    }
+
+    fn trust(&self, namespace: &str) -> Option<Arc<ConfigMap>> {
+        self.config_maps.get(&place(namespace, TRUST_CONFIG_MAP)).cloned()
+    }
+
+    fn node(&self, name: &str) -> Option<Arc<Node>> {
+        self.nodes.get(&place("", name)).cloned()
+    }
+
+    fn gpu_node(&self, name: &str) -> Option<Arc<GpuNode>> {
+        self.gpu_nodes.get(&place("", name)).cloned()
+    }
+
+    fn gpu_nodes(&self) -> Vec<Arc<GpuNode>> {
+        self.gpu_nodes.values().cloned().collect()
+    }
+}
+
+/// The deployment a pod's label names.
+pub fn deployment_of(pod: &Pod) -> Option<&String> {
+    pod.metadata.labels.as_ref()?.get(labels::DEPLOYMENT)
+}

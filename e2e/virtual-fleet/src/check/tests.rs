@@ -1,0 +1,136 @@
+use std::sync::Arc;
+
+use network_simulator::event::Call;
+use network_simulator::network::Network;
+use network_simulator::truth::Unit;
+use network_simulator::virtual_time::{BEGINNING_MS, Driver, Outside, Response, Ticket};
+use operator::change::Deletion;
+use serde_json::Value;
+
+use super::*;
+use crate::fleet::Fleet;
+use crate::plan::Plan;
+
+/// A fleet that stands, a minute after its beginning, long before its first exam: too late for the gate to know nothing.
+fn standing() -> (Driver, Fleet) {
+    let plan = Plan::devnet(1, 2);
+    let scenario = Arc::new(plan.scenario().expect("a scenario"));
+    let mut driver = Driver::new(scenario.clone(), BEGINNING_MS);
+    let mut fleet = Fleet::new(&plan, &scenario);
+    fleet.begin(&mut driver.door(), &plan);
+    driver.step_until(BEGINNING_MS + 60_000, &mut fleet);
+    (driver, fleet)
+}
+
+/// Time passes, and nobody does anything.
+struct Nobody;
+
+impl Outside for Nobody {
+    fn call(&mut self, _door: &mut Door<'_>, _ticket: Ticket, _call: &Call) -> Response {
+        Response::Never
+    }
+
+    fn wake(&mut self, _door: &mut Door<'_>, _token: u64) {}
+
+    fn units(&mut self, _net: &Network, _stage_height: i64) -> Vec<Unit> {
+        Vec::new()
+    }
+}
+
+fn rules(fleet: &Fleet) -> Vec<Rule> {
+    fleet.ground.checks.violations.iter().map(|found| found.rule).collect()
+}
+
+fn pod(fleet: &Fleet, holds: bool) -> (String, String) {
+    let mut pods = fleet.ground.cluster.pods.iter();
+    let found = pods.find(|(_, life)| life.slot.as_ref().is_some_and(|slot| slot.held().is_some() == holds));
+    let (uid, life) = found.expect("there is one");
+    (life.id.name.clone(), uid.clone())
+}
+
+fn deletion((name, uid): (String, String)) -> Change {
+    Change::Delete(Deletion {
+        resource: kube::api::ApiResource::erase::<k8s_openapi::api::core::v1::Pod>(&()),
+        namespace: Some(crate::NAMESPACE.to_owned()),
+        name,
+        uid,
+        grace_seconds: None,
+    })
+}
+
+#[test]
+fn one_generation_for_two_pods_is_seen() {
+    let (mut driver, mut fleet) = standing();
+    let door = driver.door();
+    fleet.ground.check_promotion(&door, "a", 0, 90);
+    fleet.ground.check_promotion(&door, "a", 0, 90);
+    assert!(rules(&fleet).is_empty());
+    fleet.ground.check_promotion(&door, "b", 0, 90);
+    assert_eq!(rules(&fleet), [Rule::OnePodPerGeneration]);
+}
+
+#[test]
+fn a_pod_that_holds_a_slot_is_not_deleted_outside_of_green_and_a_spare_only_before_it_is_late() {
+    let (mut driver, mut fleet) = standing();
+    let facts = fleet.operator.facts().expect("the chain is read").clone();
+    let (holder, spare) = (deletion(pod(&fleet, true)), deletion(pod(&fleet, false)));
+    let door = driver.door();
+    fleet.ground.check_deletion(&door, &spare, Some(&facts));
+    assert!(rules(&fleet).is_empty(), "{:?} allows it", facts.window);
+    fleet.ground.check_deletion(&door, &spare, None);
+    assert_eq!(rules(&fleet), [Rule::Gate], "nobody knows the chain");
+    fleet.ground.checks.violations.clear();
+    let amber = Facts {
+        window: crds::references::Window::Amber,
+        ..Facts::clone(&facts)
+    };
+    fleet.ground.check_deletion(&door, &holder, Some(&amber));
+    assert_eq!(rules(&fleet), [Rule::Gate]);
+}
+
+#[test]
+fn two_reachable_pods_on_one_slot_are_seen_once_it_lasts() {
+    let (mut driver, mut fleet) = standing();
+    let (_, spare) = pod(&fleet, false);
+    let (_, holder) = pod(&fleet, true);
+    let held = fleet.ground.cluster.pods[&holder]
+        .slot
+        .as_ref()
+        .and_then(|slot| slot.state.memory.assignment.clone());
+    let life = fleet.ground.cluster.pods.get_mut(&spare).expect("there");
+    life.slot.as_mut().expect("it runs").state.memory.assignment = held;
+    fleet.ground.check_holders(&driver.door(), true);
+    assert!(rules(&fleet).is_empty(), "not at once");
+    driver.step_until(BEGINNING_MS + 85_000, &mut Nobody);
+    fleet.ground.check_holders(&driver.door(), true);
+    assert_eq!(rules(&fleet), [Rule::OneHolder]);
+}
+
+#[test]
+fn an_exam_without_its_record_is_seen() {
+    let (mut driver, mut fleet) = standing();
+    let door = driver.door();
+    fleet.ground.check_record(&door, "Sprint", 30);
+    assert_eq!(rules(&fleet), [Rule::OneRecord]);
+    let spec = serde_json::json!({"spec": {"triggerHeight": 97}});
+    fleet
+        .ground
+        .store
+        .make(Kind::SprintRun, crate::NAMESPACE, "ours-c-97", spec, 0);
+    fleet.ground.check_record(&door, "Confirmation", 97);
+    assert_eq!(rules(&fleet).len(), 1);
+}
+
+#[test]
+fn a_fleet_that_is_not_as_it_should_be_has_something_to_write() {
+    let (mut driver, mut fleet) = standing();
+    let now_ms = Ground::now(&driver.door());
+    assert_eq!(fleet.operator.would_write(&fleet.ground, now_ms), Vec::<String>::new());
+    let budget = Id::new(Kind::PodDisruptionBudget, crate::NAMESPACE, crate::DEPLOYMENT);
+    let open = |budget: &mut Value| budget["spec"]["minAvailable"] = json!(1);
+    fleet.ground.store.edit(&budget, open).expect("there");
+    assert_eq!(
+        fleet.operator.would_write(&fleet.ground, now_ms),
+        ["apply PodDisruptionBudget tiny"]
+    );
+}

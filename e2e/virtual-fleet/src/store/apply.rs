@@ -1,0 +1,115 @@
+//! Server-side apply as far as our writes need it: a manager owns what it applied last; what it leaves out is taken away
+//! unless nobody ever said it was its own. Pure.
+
+use serde_json::{Map, Value};
+
+/// Lists whose items are known by a member; all others are replaced whole.
+fn key_of(list: &str) -> Option<&'static str> {
+    match list {
+        "conditions" => Some("type"),
+        "ownerReferences" => Some("uid"),
+        _ => None,
+    }
+}
+
+/// `null` means "not set", wherever it stands.
+pub fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(map) => Value::Object(
+            map.into_iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(key, value)| (key, without_nulls(value)))
+                .collect(),
+        ),
+        Value::Array(list) => Value::Array(list.into_iter().map(without_nulls).collect()),
+        other => other,
+    }
+}
+
+/// The object once `wanted` was applied by a manager whose last apply was `before`.
+pub fn apply(object: &mut Value, before: Option<&Value>, wanted: &Value) {
+    member(object, before, wanted, "");
+}
+
+fn member(have: &mut Value, before: Option<&Value>, wanted: &Value, name: &str) {
+    match wanted {
+        Value::Object(wanted) => {
+            if !have.is_object() {
+                *have = Value::Object(Map::new());
+            }
+            if let Some(have) = have.as_object_mut() {
+                members(have, before.and_then(Value::as_object), wanted);
+            }
+        }
+        Value::Array(wanted) => match key_of(name) {
+            Some(key) => items(have, before, wanted, key),
+            None => *have = Value::Array(wanted.clone()),
+        },
+        other => *have = other.clone(),
+    }
+}
+
+fn members(have: &mut Map<String, Value>, before: Option<&Map<String, Value>>, wanted: &Map<String, Value>) {
+    for (key, value) in wanted {
+        let slot = have.entry(key.clone()).or_insert(Value::Null);
+        member(slot, before.and_then(|before| before.get(key)), value, key);
+    }
+    for key in before.into_iter().flatten().map(|(key, _)| key) {
+        if !wanted.contains_key(key) {
+            have.remove(key);
+        }
+    }
+}
+
+fn items(have: &mut Value, before: Option<&Value>, wanted: &[Value], key: &str) {
+    let same = |item: &Value, other: &Value| item.get(key) == other.get(key);
+    let mut list = have.as_array().cloned().unwrap_or_default();
+    let known = before.and_then(Value::as_array).cloned().unwrap_or_default();
+    let gone = |item: &Value| known.iter().any(|old| same(old, item)) && !wanted.iter().any(|new| same(new, item));
+    list.retain(|item| !gone(item));
+    for item in wanted {
+        let old = known.iter().find(|old| same(old, item));
+        match list.iter_mut().find(|have| same(have, item)) {
+            Some(have) => member(have, old, item, ""),
+            None => list.push(item.clone()),
+        }
+    }
+    *have = Value::Array(list);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_manager_leaves_out_goes_and_what_others_wrote_stays() {
+        let before = json!({"metadata": {"labels": {"a": "1", "b": "1"}}});
+        let mut object = json!({"metadata": {"labels": {"a": "1", "b": "1", "theirs": "x"}}});
+        apply(&mut object, Some(&before), &json!({"metadata": {"labels": {"a": "2"}}}));
+        assert_eq!(object, json!({"metadata": {"labels": {"a": "2", "theirs": "x"}}}));
+    }
+
+    #[test]
+    fn conditions_are_merged_by_type_and_other_lists_are_replaced() {
+        let before = json!({"conditions": [{"type": "Ready", "status": "False"}, {"type": "Old"}], "slots": [1]});
+        let mut object = json!({"conditions": [
+            {"type": "Ready", "status": "False"}, {"type": "Old"}, {"type": "Theirs"},
+        ], "slots": [1, 2]});
+        let wanted = json!({"conditions": [{"type": "Ready", "status": "True"}], "slots": [3]});
+        apply(&mut object, Some(&before), &wanted);
+        assert_eq!(
+            object,
+            json!({"conditions": [{"type": "Ready", "status": "True"}, {"type": "Theirs"}], "slots": [3]})
+        );
+    }
+
+    #[test]
+    fn a_member_of_an_item_that_is_left_out_goes_too() {
+        let before = json!({"conditions": [{"type": "Ready", "message": "x"}]});
+        let mut object = before.clone();
+        apply(&mut object, Some(&before), &json!({"conditions": [{"type": "Ready"}]}));
+        assert_eq!(object, json!({"conditions": [{"type": "Ready"}]}));
+    }
+}

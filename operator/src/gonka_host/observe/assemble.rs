@@ -1,0 +1,226 @@
+//! Objects, facts and the live board as one snapshot. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crds::{GonkaHost, GpuNode, ModelDeployment, SprintRun, labels};
+use k8s_openapi::api::core::v1::Service;
+
+use crate::context::Settings;
+use crate::dapi::Registered;
+use crate::facts::Facts;
+use crate::gonka_host::observed::{ChainView, Machine, Observed, Other, Reading};
+use crate::live::Board;
+
+/// Records a status shows.
+pub const RECORDS: usize = 20;
+
+/// What was read from the API server.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// Whether the host's SprintSchedule exists.
+    pub schedule_exists: bool,
+    /// Every GonkaHost of the cluster.
+    pub hosts: Vec<GonkaHost>,
+    /// ModelDeployments of the host's namespace.
+    pub deployments: Vec<ModelDeployment>,
+    /// Slot Services of the host's namespace.
+    pub services: Vec<Service>,
+    /// Records of this host's exams.
+    pub runs: Vec<SprintRun>,
+    /// Why the Secret of the spec cannot be used.
+    pub secret_problem: String,
+}
+
+/// What a pass knows beside objects.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// The clock, Unix milliseconds.
+    pub now_ms: i64,
+    /// Flags of the installation.
+    pub settings: &'a Settings,
+    /// What the chain says.
+    pub facts: &'a Facts,
+    /// What slots report.
+    pub board: &'a Board,
+}
+
+/// One snapshot, in which DAPI and the account on the chain were not asked yet.
+pub fn assemble(host: &GonkaHost, objects: Objects, surroundings: &Surroundings<'_>) -> Observed {
+    let deployments: Vec<ModelDeployment> = objects
+        .deployments
+        .into_iter()
+        .filter(|deployment| Some(&deployment.spec.host_ref.name) == host.metadata.name.as_ref())
+        .collect();
+    Observed {
+        now_ms: surroundings.now_ms,
+        install_id: surroundings.settings.install_id.clone(),
+        resync_seconds: surroundings.settings.resync_seconds,
+        host: host.clone(),
+        schedule_exists: objects.schedule_exists,
+        callback_base: callback_base(surroundings.board, &deployments),
+        secret_problem: objects.secret_problem,
+        others: others(host, objects.hosts),
+        deployments,
+        addresses: addresses(objects.services),
+        machines: BTreeMap::new(),
+        nodes: Reading::default(),
+        report: Reading::default(),
+        identity: Reading::default(),
+        dapi_height: Reading::default(),
+        facts: surroundings.facts.clone(),
+        chain: ChainView::default(),
+        runs: objects.runs,
+    }
+}
+
+/// The newest records of a host, which are all that its status shows.
+pub fn records<'a>(runs: impl Iterator<Item = &'a Arc<SprintRun>>, host: &GonkaHost) -> Vec<SprintRun> {
+    let mut of_host: Vec<&Arc<SprintRun>> = runs
+        .filter(|run| {
+            let labels = run.metadata.labels.as_ref();
+            run.metadata.namespace == host.metadata.namespace
+                && labels.and_then(|labels| labels.get(labels::HOST)) == host.metadata.name.as_ref()
+        })
+        .collect();
+    of_host.sort_by_key(|run| std::cmp::Reverse((run.spec.poc_start_height, run.metadata.name.clone())));
+    of_host
+        .into_iter()
+        .take(RECORDS)
+        .map(|run| SprintRun::clone(run))
+        .collect()
+}
+
+fn others(host: &GonkaHost, hosts: Vec<GonkaHost>) -> Vec<Other> {
+    let other = |host: GonkaHost| {
+        let metadata = host.metadata;
+        Other {
+            name: format!(
+                "{}/{}",
+                metadata.namespace.unwrap_or_default(),
+                metadata.name.unwrap_or_default()
+            ),
+            created_ms: metadata
+                .creation_timestamp
+                .map_or(i64::MAX, |time| time.0.as_millisecond()),
+            schedule: host.spec.schedule_name,
+            account: host.spec.account.address,
+            admin_url: host
+                .spec
+                .network_node
+                .external
+                .map(|external| external.admin_url)
+                .unwrap_or_default(),
+        }
+    };
+    hosts
+        .into_iter()
+        .filter(|other| other.metadata.uid != host.metadata.uid)
+        .map(other)
+        .collect()
+}
+
+/// ClusterIPs, or addresses of load balancers, of slot Services by name.
+fn addresses(services: Vec<Service>) -> BTreeMap<String, String> {
+    services
+        .into_iter()
+        .filter_map(|service| Some((service.metadata.name.clone()?, address(&service)?)))
+        .collect()
+}
+
+fn address(service: &Service) -> Option<String> {
+    let spec = service.spec.as_ref()?;
+    if spec.type_.as_deref() == Some("LoadBalancer") {
+        let ingress = service
+            .status
+            .as_ref()?
+            .load_balancer
+            .as_ref()?
+            .ingress
+            .as_ref()?
+            .first()?;
+        return ingress.ip.clone().or_else(|| ingress.hostname.clone());
+    }
+    spec.cluster_ip
+        .clone()
+        .filter(|address| !address.is_empty() && address != "None")
+}
+
+/// Machines of slots whose devices DAPI does not know yet.
+pub fn wanted_machines(observed: &Observed) -> BTreeSet<String> {
+    let no_nodes = Vec::new();
+    let nodes: &Vec<Registered> = observed.nodes.value.as_ref().unwrap_or(&no_nodes);
+    let settled: BTreeSet<&str> = nodes
+        .iter()
+        .filter(|node| !node.node.hardware.is_empty())
+        .map(|node| node.node.id.as_str())
+        .collect();
+    observed
+        .deployments
+        .iter()
+        .filter(|deployment| deployment.spec.gpus_per_replica > 0)
+        .flat_map(|deployment| deployment.status.iter().flat_map(|status| &status.slots))
+        .filter(|slot| !settled.contains(slot.node_id.as_str()))
+        .filter_map(|slot| slot.node_name.clone())
+        .collect()
+}
+
+/// GPUs of one machine.
+pub fn machine(node: &GpuNode) -> Machine {
+    let gpus = node
+        .status
+        .as_ref()
+        .map(|status| status.gpus.as_slice())
+        .unwrap_or_default();
+    match gpus.split_first() {
+        Some((first, rest)) if rest.iter().all(|gpu| gpu.product == first.product) => Machine {
+            product: first.product.clone(),
+            memory_mebibytes: first.memory_mebibytes,
+        },
+        _ => Machine::default(),
+    }
+}
+
+/// The callback base of the newest start request any slot of the host was sent.
+fn callback_base(board: &Board, deployments: &[ModelDeployment]) -> String {
+    deployments
+        .iter()
+        .flat_map(|deployment| deployment.status.iter().flat_map(|status| &status.slots))
+        .filter_map(|slot| board.pod(&slot.pod_ref.as_ref()?.uid)?.report.round)
+        .filter_map(|round| Some((round.started_ms, base_of(&round.request?.callback_url)?)))
+        .max()
+        .map(|(_, base)| base)
+        .unwrap_or_default()
+}
+
+/// Scheme, host and port of a callback URL, as in `expectedCallbackURL`.
+fn base_of(url: &str) -> Option<String> {
+    let url = reqwest::Url::parse(url).ok()?;
+    let host = url.host_str()?;
+    Some(match url.port() {
+        Some(port) => format!("{}://{host}:{port}", url.scheme()),
+        None => format!("{}://{host}", url.scheme()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_callback_base_leaves_out_the_path() {
+        let url = "http://10.0.0.7:9100/v2/poc-batches/gonka-fleet%252Ftiny";
+        assert_eq!(base_of(url).as_deref(), Some("http://10.0.0.7:9100"));
+        assert_eq!(base_of("nonsense"), None);
+    }
+
+    #[test]
+    fn a_service_without_an_address_is_left_out() {
+        let headless: Service =
+            serde_json::from_value(serde_json::json!({"spec": {"clusterIP": "None"}})).expect("a Service");
+        let usual: Service =
+            serde_json::from_value(serde_json::json!({"spec": {"clusterIP": "10.0.0.1"}})).expect("a Service");
+        assert_eq!(address(&headless), None);
+        assert_eq!(address(&usual).as_deref(), Some("10.0.0.1"));
+    }
+}
