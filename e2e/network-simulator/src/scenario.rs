@@ -207,7 +207,8 @@ impl Default for ExamsSection {
     }
 }
 
-/// What challenges are like. Blocks that are not given are the main network's, scaled by the length of the epoch.
+/// What challenges are like. Blocks that are not given are the main network's, scaled by the length of the epoch, and no fewer than a
+/// Sprint has: what a slice loses until its first commitment a Sprint has lost too.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct ChallengeSection {
@@ -317,11 +318,19 @@ pub fn parse(text: &str) -> Result<Scenario, Invalid> {
 impl Scenario {
     pub fn challenge_rule(&self) -> Rule {
         const REAL_EPOCH: i64 = 15_391;
-        let scaled = |real: i64| (real * self.parameters.lengths.epoch_length / REAL_EPOCH).max(2);
+        let lengths = &self.parameters.lengths;
+        let sprint = lengths.poc_stage_duration;
+        let scaled = |real: i64| real * lengths.epoch_length / REAL_EPOCH;
         let section = self.challenge;
         Rule {
-            slice_blocks: section.slice_blocks.map_or_else(|| scaled(500), i64::from).max(1),
-            shortest_blocks: section.shortest_blocks.map_or_else(|| scaled(300), i64::from).max(1),
+            slice_blocks: section
+                .slice_blocks
+                .map_or_else(|| scaled(500).max(sprint), i64::from)
+                .max(1),
+            shortest_blocks: section
+                .shortest_blocks
+                .map_or_else(|| scaled(300).max(sprint * 3 / 5), i64::from)
+                .max(1),
             bounty_permille: section.bounty_permille.unwrap_or(100).into(),
             most: section.most_active.unwrap_or(4) as usize,
         }

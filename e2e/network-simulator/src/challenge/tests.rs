@@ -53,6 +53,18 @@ fn reward(net: &Network) -> u64 {
 }
 
 #[test]
+fn slices_are_those_of_the_main_network_scaled_and_no_shorter_than_a_sprint() {
+    let rule = |change: &str| {
+        let net = testing::network_of(&SCENARIO.replace("epoch_length: 84, epoch_shift: 23", change));
+        let rule = net.scenario.challenge_rule();
+        (rule.slice_blocks, rule.shortest_blocks, rule.bounty_permille, rule.most)
+    };
+    assert_eq!(rule("epoch_length: 15391"), (500, 300, 100, 4));
+    assert_eq!(rule("epoch_length: 1540"), (50, 30, 100, 4));
+    assert_eq!(rule("epoch_length: 84"), (12, 7, 100, 4), "a Sprint has twelve");
+}
+
+#[test]
 fn a_challenged_host_generates_until_the_safety_window_and_earns_the_bounty() {
     let mut world = challenged(str::to_owned);
     let before = world.net().hosts[0].balance;
