@@ -66,6 +66,9 @@ pub struct Exam {
     pub stronger_rng: bool,
     pub time_norm_bp: u64,
     pub total_voting_power: u64,
+    /// What a nonce of each model weighs, where coefficients move.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub weight_scales: BTreeMap<String, Value>,
     pub hosts: Vec<Host>,
 }
 

@@ -6,7 +6,7 @@
 //! | [`scenario`], [`parameters`], [`stages`] | what is given: the file, the chain's parameters, the heights that follow |
 //! | [`network`], [`exam`], [`faults`] | the state: plain values |
 //! | [`mod@step`], [`chain`], [`confirmation`], [`preserved`], [`tally`], [`upgrade`], [`challenge`], [`verbs`] | the decisions: state and event to state and effects |
-//! | [`votes`], [`early`], [`settlement`], [`economy`], [`sample`] | the rules they apply, as functions of numbers |
+//! | [`votes`], [`early`], [`settlement`], [`coefficients`], [`economy`], [`sample`] | the rules they apply, as functions of numbers |
 //! | [`rivals`], [`dapi`] | simulated hosts, and the DAPI of the one that is not |
 //! | [`views`] | the state as JSON, in the recorded shapes |
 //! | [`release`] | what other releases have in another shape: one table |
@@ -22,6 +22,7 @@ pub mod args;
 pub mod blocks;
 pub mod chain;
 pub mod challenge;
+pub mod coefficients;
 pub mod compute;
 pub mod confirmation;
 pub mod dapi;

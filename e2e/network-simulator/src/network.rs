@@ -4,7 +4,9 @@
 use crate::{
     blocks::{Block, Blocks},
     challenge::Challenges,
+    coefficients,
     dapi::{self, Dapi},
+    decimal::Decimal,
     economy::{
         Account,
         allowance::{self, Allowance},
@@ -84,8 +86,17 @@ pub struct Epoch {
     pub seeds: BTreeSet<usize>,
     pub settlement: Option<Settlement>,
     pub confirmations: Vec<Confirmation>,
+    /// Per model id, where coefficients move.
+    pub scales: BTreeMap<String, Scale>,
     /// Hosts excluded by a failed confirmation, with the height.
     pub excluded: BTreeMap<usize, i64>,
+}
+
+/// What a model's nonces weigh in an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scale {
+    pub state: coefficients::State,
+    pub effective: Decimal,
 }
 
 /// A host's place in an epoch.
@@ -272,6 +283,13 @@ impl Network {
 
     pub fn model(&self, id: &str) -> Option<&Model> {
         self.scenario.models.iter().find(|model| model.id == id)
+    }
+
+    /// What a nonce of a model weighs in an epoch.
+    pub fn scale(&self, epoch: u64, id: &str) -> Option<Decimal> {
+        let moved = self.epoch(epoch).and_then(|epoch| epoch.scales.get(id));
+        let moved = moved.map(|scale| scale.effective);
+        moved.or_else(|| self.model(id).map(|model| model.weight_scale_factor))
     }
 
     pub fn host_index(&self, address: &str) -> Option<usize> {

@@ -201,7 +201,9 @@ pub const TABLE: &[Row] = &[
             for scale in scales.into_iter().flatten() {
                 let factor = scale["weight_scale_factor"].take();
                 scale["effective_coefficient"] = factor.clone();
-                scale["base_coefficient"] = factor;
+                if scale["base_coefficient"].is_null() {
+                    scale["base_coefficient"] = factor;
+                }
             }
         },
     },

@@ -8,7 +8,8 @@ pub mod expect;
 pub mod verb;
 
 use crate::{
-    challenge::rule::Rule, economy::participation::Choice, identity, parameters::Parameters, release::Version,
+    challenge::rule::Rule, coefficients::Config, economy::participation::Choice, identity, parameters::Parameters,
+    release::Version,
 };
 use at::At;
 use expect::Expectation;
@@ -77,6 +78,17 @@ pub struct ModelSection {
     pub dtype: Option<String>,
     pub stat_test: Option<StatTestSection>,
     pub weight_scale_factor: Option<Value>,
+    pub dynamic: Option<DynamicSection>,
+}
+
+/// A coefficient that moves between two bounds towards a share of the network's compute.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct DynamicSection {
+    pub target_share_bps: u64,
+    pub coeff_min: Value,
+    pub coeff_max: Value,
+    pub relative_difficulty: Option<Value>,
 }
 
 fn public_tag() -> String {
@@ -107,7 +119,9 @@ pub struct Model {
     pub k_dim: usize,
     pub dtype: Dtype,
     pub stat_test: StatTestSection,
+    /// Where its coefficient moves, the one it begins with.
     pub weight_scale_factor: crate::decimal::Decimal,
+    pub dynamic: Option<Config>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -294,6 +308,7 @@ pub fn parse(text: &str) -> Result<Scenario, Invalid> {
     });
     let models = check::models(&models, &mut wrong);
     let hosts = check::hosts(hosts, &models, &mut wrong);
+    check::coefficients(&network, &models, &mut wrong);
     check::network(&network, &mut wrong);
     check::dapi(&dapi, &mut wrong);
     check::expectations(&expect, &hosts, &mut wrong);

@@ -1,6 +1,7 @@
 //! The end of an exam: votes counted, weights formed, an epoch settled; [`record`] writes it down.
 
 pub mod record;
+mod scales;
 
 use crate::{
     challenge,
@@ -39,6 +40,9 @@ pub fn close(net: &mut Network) {
         return;
     };
     challenge::decide(net, exam.window.kind);
+    if exam.window.kind == Kind::Sprint {
+        scales::fix(net, &exam);
+    }
     let misses = early_misses(net, &exam);
     for (host, misses) in net.hosts.iter_mut().zip(misses) {
         host.early_misses = misses;
@@ -119,20 +123,24 @@ fn verdict(net: &Network, exam: &Exam, entry: &Entry) -> Verdict {
     votes::decide(ballot.power(true), ballot.power(false), exam.total_power(), threshold)
 }
 
+/// Committed artifacts of a model, as they count.
+fn book_count(entry: &Entry, model: &str) -> u64 {
+    entry.books.get(model).map_or(0, Book::committed) * TIME_NORM_BP / 10_000
+}
+
 /// Weight of committed and carried counts together, and of the carried ones' part in it.
-fn weights(net: &Network, entry: &Entry) -> (u64, u64) {
+fn weights(net: &Network, epoch: u64, entry: &Entry) -> (u64, u64) {
     let mut carried: BTreeMap<&str, u64> = BTreeMap::new();
     for node in &entry.nodes {
         *carried.entry(node.model.as_str()).or_default() += node.carried;
     }
-    let measured = |model: &str| entry.books.get(model).map_or(0, Book::committed) * TIME_NORM_BP / 10_000;
     let models = entry.books.keys().map(String::as_str).chain(carried.keys().copied());
     let models: std::collections::BTreeSet<&str> = models.collect();
     models.into_iter().fold((0, 0), |(whole, kept), model| {
-        let Some(scale) = net.model(model).map(|model| model.weight_scale_factor) else {
+        let Some(scale) = net.scale(epoch, model) else {
             return (whole, kept);
         };
-        let count = measured(model);
+        let count = book_count(entry, model);
         let both = scale.floor_of(count + carried.get(model).copied().unwrap_or_default());
         (whole + both, kept + both - scale.floor_of(count))
     })
@@ -140,7 +148,7 @@ fn weights(net: &Network, entry: &Entry) -> (u64, u64) {
 
 /// Weight that the network grants: all of it to who was accepted, what was carried to everybody.
 fn granted(net: &Network, exam: &Exam, entry: &Entry) -> u64 {
-    let (whole, carried) = weights(net, entry);
+    let (whole, carried) = weights(net, exam.epoch, entry);
     match verdict(net, exam, entry) {
         Verdict::Accepted => whole,
         Verdict::Rejected | Verdict::Undecided => carried,
@@ -172,7 +180,7 @@ fn available(net: &Network, exam: &Exam, index: usize) -> Available {
         let books = exam.entries[index].books.iter();
         models.extend(books.map(|(model, book)| (model.as_str(), book.accepted())));
     }
-    let worth = |(model, count)| Some(net.model(model)?.weight_scale_factor.floor_of(count));
+    let worth = |(model, count)| Some(net.scale(exam.epoch, model)?.floor_of(count));
     let weight = models.into_iter().filter_map(worth).sum();
     let nodes = known.map(|nodes| nodes.into_iter().map(|(id, (_, count))| (id, count)).collect());
     Available { nodes, weight }
@@ -201,7 +209,7 @@ fn sprint(net: &mut Network, exam: &Exam, available: &[Available]) -> Vec<Outcom
         .zip(weights)
         .zip(available)
         .map(|((entry, weight), available)| {
-            let carried = self::weights(net, entry).1;
+            let carried = self::weights(net, exam.epoch, entry).1;
             let missed = (available.weight + carried).saturating_sub(weight);
             let lost_ngonka = settlement::share(reward, missed, total + missed);
             Outcome {

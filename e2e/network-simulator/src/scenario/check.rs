@@ -1,12 +1,12 @@
 //! What the types of a scenario cannot say: names that must exist, numbers that must make sense.
 
 use super::{
-    DapiSection, Delivery, DriverKind, ExamsSection, HostSection, Model, ModelSection, NetworkSection, StatTestSection,
-    Step, StepSection, Voting,
+    DapiSection, Delivery, DriverKind, DynamicSection, ExamsSection, HostSection, Model, ModelSection, NetworkSection,
+    StatTestSection, Step, StepSection, Voting,
     expect::Expectation,
     verb::{Arguments, Verb},
 };
-use crate::{decimal::Decimal, faults::Target, parameters::Parameters};
+use crate::{coefficients::Config, decimal::Decimal, faults::Target, parameters::Parameters, release::Version};
 use kernels::decoder::{Dtype, Recipe};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -125,6 +125,10 @@ fn model(section: &ModelSection, path: &str) -> Result<Model, Vec<String>> {
             "{path}.statTest: probabilities must lie between 1 and 9999 basis points"
         ));
     }
+    let dynamic = section.dynamic.as_ref().and_then(|section| {
+        let config = dynamic(section).map_err(|message| wrong.push(format!("{path}.dynamic: {message}")));
+        config.ok()
+    });
     if !wrong.is_empty() {
         return Err(wrong);
     }
@@ -137,7 +141,40 @@ fn model(section: &ModelSection, path: &str) -> Result<Model, Vec<String>> {
         dtype,
         stat_test,
         weight_scale_factor,
+        dynamic,
     })
+}
+
+fn dynamic(section: &DynamicSection) -> Result<Config, String> {
+    let (least, most) = (scale(&section.coeff_min)?, scale(&section.coeff_max)?);
+    let difficulty = section.relative_difficulty.as_ref().map_or(Ok(Decimal::ONE), scale)?;
+    if least.floor_of(1_000_000) > most.floor_of(1_000_000) {
+        return Err("coeffMin is above coeffMax".to_owned());
+    }
+    Ok(Config {
+        target_share_bps: section.target_share_bps,
+        least,
+        most,
+        difficulty,
+    })
+}
+
+/// Coefficients move from a release on, and their targets are parts of one whole.
+pub(super) fn coefficients(network: &NetworkSection, models: &[Model], wrong: &mut Vec<String>) {
+    let moving = || models.iter().filter_map(|model| model.dynamic);
+    if moving().next().is_none() {
+        return;
+    }
+    if network.version < Version::V16 {
+        wrong.push(format!(
+            "models: coefficients move from v0.2.16 on, network.version is {}",
+            network.version
+        ));
+    }
+    let whole: u64 = moving().map(|config| config.target_share_bps).sum();
+    if whole != 10_000 {
+        wrong.push(format!("models: targetShareBps of all add up to {whole}, not to 10000"));
+    }
 }
 
 fn scale(value: &Value) -> Result<Decimal, String> {

@@ -4,7 +4,7 @@ use super::{Available, Outcome, TIME_NORM_BP, early_ratios, file_name, model_cou
 use crate::{
     exam::{Entry, Exam, ExamNode, book::Book, window::Kind},
     ledger,
-    network::Network,
+    network::{Epoch, Network},
 };
 use std::collections::BTreeMap;
 
@@ -42,8 +42,16 @@ pub(super) fn exam(net: &Network, exam: &Exam, outcomes: &[Outcome], available: 
         stronger_rng: exam.stronger_rng,
         time_norm_bp: TIME_NORM_BP,
         total_voting_power: exam.total_power(),
+        weight_scales: net.epoch(exam.epoch).map(scales).unwrap_or_default(),
         hosts: hosts.collect(),
     }
+}
+
+fn scales(epoch: &Epoch) -> BTreeMap<String, serde_json::Value> {
+    let scales = epoch.scales.iter();
+    scales
+        .map(|(model, scale)| (model.clone(), scale.effective.rest()))
+        .collect()
 }
 
 fn host(
@@ -59,7 +67,7 @@ fn host(
         address: host.address.clone(),
         public_key: host.public_key.clone(),
         preserved: entry.preserved.iter().cloned().collect(),
-        nodes: nodes(net, entry, available),
+        nodes: nodes(net, exam.epoch, entry, available),
         commits: entry
             .books
             .values()
@@ -79,7 +87,7 @@ fn host(
 }
 
 /// Node rows; what preserved nodes carry is dealt out in order, so that the rows add up to the weight.
-fn nodes(net: &Network, entry: &Entry, available: &Available) -> Vec<ledger::Node> {
+fn nodes(net: &Network, epoch: u64, entry: &Entry, available: &Available) -> Vec<ledger::Node> {
     let mut counted: BTreeMap<&str, u64> = entry
         .books
         .iter()
@@ -89,7 +97,7 @@ fn nodes(net: &Network, entry: &Entry, available: &Available) -> Vec<ledger::Nod
     let mut rows = Vec::with_capacity(entry.nodes.len());
     for node in &entry.nodes {
         let counted = counted.entry(node.model.as_str()).or_default();
-        let scale = net.model(&node.model).map(|model| model.weight_scale_factor);
+        let scale = net.scale(epoch, &node.model);
         let worth = |count| scale.map_or(0, |scale| scale.floor_of(count));
         let before = worth(*counted);
         *counted += node.carried;

@@ -63,10 +63,14 @@ fn ledger_model(model: &crate::scenario::Model) -> ledger::Model {
             p_mismatch: test.p_mismatch,
             fraud_threshold: test.fraud_threshold,
         },
-        weight_scale_factor: json!({
-            "value": model.weight_scale_factor.value,
-            "exponent": model.weight_scale_factor.exponent,
-        }),
+        weight_scale_factor: match model.dynamic {
+            // No number is right for all exams: each has its own.
+            Some(_) => "moves".into(),
+            None => json!({
+                "value": model.weight_scale_factor.value,
+                "exponent": model.weight_scale_factor.exponent,
+            }),
+        },
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{View, confirmation_phase, shown_seed};
 use crate::{
+    coefficients,
     dapi::claims,
     identity,
     network::{Confirmation, Epoch, Network},
@@ -120,12 +121,22 @@ pub fn epoch_group_data(view: &View, index: u64, model: Option<&str>) -> Option<
         "epoch_index": index.to_string(),
         "model_snapshot": model.map(|id| model_row(view, id)),
         "total_throughput": "0",
-        "confirmation_weight_scales": if effective && model.is_none() { scales(view) } else { Vec::new() },
+        "confirmation_weight_scales": if effective && model.is_none() { scales(view, epoch) } else { Vec::new() },
     }}))
 }
 
-fn scales(view: &View) -> Vec<Value> {
-    let scale = |model: &crate::scenario::Model| json!({"model_id": model.id, "weight_scale_factor": model.weight_scale_factor.rest()});
+fn scales(view: &View, epoch: &Epoch) -> Vec<Value> {
+    let scale = |model: &crate::scenario::Model| {
+        let scale = view
+            .net
+            .scale(epoch.index, &model.id)
+            .unwrap_or(model.weight_scale_factor);
+        let mut row = json!({"model_id": model.id, "weight_scale_factor": scale.rest()});
+        if let Some(scale) = epoch.scales.get(&model.id) {
+            row["base_coefficient"] = coefficients::decimal(scale.state.base).rest();
+        }
+        row
+    };
     view.net.scenario.models.iter().map(scale).collect()
 }
 

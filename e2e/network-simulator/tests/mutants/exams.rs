@@ -151,6 +151,7 @@ fn exam(index: i64, sat: &Sat, artifacts_file: &str) -> Exam {
         stronger_rng: sat.round.stronger_rng,
         time_norm_bp: 10_000,
         total_voting_power: 1,
+        weight_scales: BTreeMap::new(),
         hosts: vec![Host {
             name: "host".to_owned(),
             address: "gonka1mutant".to_owned(),
