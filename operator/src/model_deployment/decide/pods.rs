@@ -173,8 +173,8 @@ fn stale_spare(world: &World<'_>, plan: &mut Plan, holders: &BTreeMap<String, i3
             && matches!(world.health(pod), Health::Usable | Health::Starting)
             && (excluded || (pod.revision != world.revision && !paused))
     })?;
-    // A pod that never came up has nothing to lose.
-    if world.health(pod) == Health::Usable {
+    // A pod that never came up has nothing to lose. One that is ready did, whether we hear it or not.
+    if pod.ready || world.health(pod) == Health::Usable {
         let verdict = world.ask(ActionKind::Spare, world.spare_lead_millis());
         plan.asked.push((ActionKind::Spare, verdict));
         if let Verdict::Wait { reason, .. } | Verdict::Deny { reason } = verdict {
