@@ -1,6 +1,7 @@
 //! What slots report over their operator door, newest first. Written by the slot watchers, read by decisions and `/fleet/v1/sprint`.
 //! Lost with the process on purpose: a new leader watches the slots again and hears of the running round at once.
 
+use crate::model_deployment::decide::SlotSteps;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{PoisonError, RwLock};
 
@@ -40,6 +41,22 @@ pub struct TakeoverEvent {
     pub decided_ms: i64,
     /// `promote` answered, Unix milliseconds; absent while it has not.
     pub promoted_ms: Option<i64>,
+}
+
+impl TakeoverEvent {
+    /// What is remembered of a slot's steps; nothing when it went to nobody.
+    pub fn of(slot: &SlotSteps, promoted_ms: Option<i64>) -> Option<Self> {
+        let takeover = slot.takeover.as_ref().filter(|takeover| !takeover.to.is_empty())?;
+        Some(Self {
+            node_id: takeover.node_id.clone(),
+            slot: slot.slot,
+            from_pod: takeover.from.clone(),
+            to_pod: takeover.to.clone(),
+            generation: takeover.generation,
+            decided_ms: takeover.decided_ms,
+            promoted_ms,
+        })
+    }
 }
 
 #[derive(Debug, Default)]

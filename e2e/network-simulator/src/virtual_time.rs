@@ -9,6 +9,7 @@
 //! | [`record`], [`history`], [`facts`], [`summary`] | a whole run and what it leaves behind |
 //! | [`compare`] | whether two histories are the same |
 
+pub mod answers;
 pub mod compare;
 pub mod counting;
 pub mod door;

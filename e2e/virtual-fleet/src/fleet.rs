@@ -14,10 +14,11 @@ use network_simulator::event::{Answer, Call, Request};
 use network_simulator::network::Network;
 use network_simulator::scenario::Scenario;
 use network_simulator::truth::Unit;
+use network_simulator::virtual_time::answers::Answers;
 use network_simulator::virtual_time::door::Door;
 use network_simulator::virtual_time::{Outside, Response, Ticket};
 use operator::context::Settings;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::agenda::{Agenda, Event};
 use crate::check::Checks;
@@ -59,32 +60,6 @@ pub struct Fleet {
     answers: Answers,
 }
 
-/// Answers that are always the same.
-#[derive(Debug)]
-struct Answers {
-    serving: Arc<Value>,
-    stopped: Arc<Value>,
-    generating: Arc<Value>,
-    idle: Arc<Value>,
-    fine: Arc<Value>,
-    models: Arc<Value>,
-}
-
-impl Default for Answers {
-    fn default() -> Self {
-        let state =
-            |state: &str| Arc::new(json!({"state": state, "version": "3.0.16", "poc_validation_inference": true}));
-        Self {
-            serving: state("INFERENCE"),
-            stopped: state("STOPPED"),
-            generating: Arc::new(json!({"status": "GENERATING"})),
-            idle: Arc::new(json!({"status": "IDLE"})),
-            fine: Arc::new(json!({"status": "OK"})),
-            models: Arc::new(json!({"data": [{"id": crate::MODEL}]})),
-        }
-    }
-}
-
 impl Fleet {
     /// A fleet before its first event.
     pub fn new(plan: &Plan, scenario: &Scenario) -> Self {
@@ -123,7 +98,7 @@ impl Fleet {
             restarting: BTreeMap::new(),
             checked_exams: 0,
             rest_epoch: 0,
-            answers: Answers::default(),
+            answers: Answers::new(scenario),
         }
     }
 
@@ -238,7 +213,7 @@ impl Fleet {
                 Answer::value(200, body.clone())
             }
             Request::Health => when(loaded, &answers.fine),
-            Request::Models => when(loaded, &answers.models),
+            Request::Models => when(loaded, &answers.models[crate::MODEL]),
             Request::Init(start) => {
                 let status = slot.start(start, door.net(), now_ms);
                 Answer::value(status, answers.fine.clone())

@@ -191,16 +191,8 @@ fn count(context: &Context, takeover: Option<&Takeover>, result: &str) {
 }
 
 fn record(context: &Context, slot: &SlotSteps, promoted_ms: Option<i64>) {
-    if let Some(takeover) = slot.takeover.as_ref().filter(|takeover| !takeover.to.is_empty()) {
-        context.live.takeover(TakeoverEvent {
-            node_id: takeover.node_id.clone(),
-            slot: slot.slot,
-            from_pod: takeover.from.clone(),
-            to_pod: takeover.to.clone(),
-            generation: takeover.generation,
-            decided_ms: takeover.decided_ms,
-            promoted_ms,
-        });
+    if let Some(event) = TakeoverEvent::of(slot, promoted_ms) {
+        context.live.takeover(event);
     }
 }
 

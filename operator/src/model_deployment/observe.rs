@@ -93,6 +93,19 @@ impl std::fmt::Debug for Surroundings<'_> {
     }
 }
 
+/// What this process knows now.
+fn amid<R>(context: &Context, doors: &Doors, look: impl FnOnce(&Surroundings<'_>) -> R) -> R {
+    let facts = |schedule: &str| context.book.facts(schedule);
+    let door = |pod_uid: &str| doors.state(pod_uid);
+    look(&Surroundings {
+        now_ms: now_ms(),
+        settings: &context.settings,
+        facts: &facts,
+        board: &context.live,
+        door: &door,
+    })
+}
+
 /// Reads the world of one deployment from the stores.
 pub fn gather(
     context: &Context,
@@ -102,16 +115,9 @@ pub fn gather(
     golden: GoldenSeen,
     trust_keys: Option<String>,
 ) -> Observed {
-    let facts = |schedule: &str| context.book.facts(schedule);
-    let door = |pod_uid: &str| doors.state(pod_uid);
-    let surroundings = Surroundings {
-        now_ms: now_ms(),
-        settings: &context.settings,
-        facts: &facts,
-        board: &context.live,
-        door: &door,
-    };
-    assemble(stores, deployment, &surroundings, golden, trust_keys)
+    amid(context, doors, |surroundings| {
+        assemble(stores, deployment, surroundings, golden, trust_keys)
+    })
 }
 
 /// The world of one deployment from objects, wherever they are kept. Pure.
@@ -188,16 +194,9 @@ pub async fn refresh(context: &Context, doors: &Doors, observed: &mut Observed) 
         slices: list(client, &deployment).await?,
         budgets: list(client, &deployment).await?,
     };
-    let facts = |schedule: &str| context.book.facts(schedule);
-    let door = |pod_uid: &str| doors.state(pod_uid);
-    let surroundings = Surroundings {
-        now_ms: now_ms(),
-        settings: &context.settings,
-        facts: &facts,
-        board: &context.live,
-        door: &door,
-    };
-    replace_children(observed, fresh, &surroundings);
+    amid(context, doors, |surroundings| {
+        replace_children(observed, fresh, surroundings);
+    });
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 
 use super::reply::Reply;
 use crate::{
+    event::Check,
     exam::{
         ExamNode,
         book::{Book, counted::Batch},
@@ -46,6 +47,18 @@ pub struct Validated {
     pub n_total: i64,
     #[serde(default)]
     pub fraud_detected: bool,
+}
+
+impl From<&Check> for Validated {
+    fn from(check: &Check) -> Self {
+        Self {
+            block_height: check.stage_height,
+            public_key: check.public_key.clone(),
+            node_id: check.node_num.into(),
+            n_total: check.total.into(),
+            fraud_detected: check.fraud,
+        }
+    }
 }
 
 /// Artifacts of a node.

@@ -35,32 +35,38 @@ pub(super) fn apply(
         return Err(format!("{verb} works on chain endpoints only"));
     }
     for port in ports {
-        set(net.faults.port_mut(*port), verb, arguments, height);
+        put(net.faults.port_mut(*port), verb, arguments, Some(height));
     }
     Ok(Vec::new())
 }
 
-fn set(fault: &mut PortFault, verb: Verb, arguments: &Arguments, height: i64) {
-    let blocks = i64::from(arguments.blocks.unwrap_or_default());
+/// Puts a fault in place, at the height at which it begins, or takes it away.
+fn put(fault: &mut PortFault, verb: Verb, arguments: &Arguments, begins: Option<i64>) {
+    let on = begins.is_some();
+    let blocks = i64::from(arguments.blocks.filter(|_| on).unwrap_or_default());
     match verb {
-        Verb::Stall => fault.stalled = true,
-        Verb::Slow => fault.bytes_per_second = arguments.bytes_per_second,
-        Verb::Answer => fault.status = arguments.status,
-        Verb::Fork => fault.forked_after = Some(height),
-        Verb::HaltAt => fault.halt_at = arguments.height,
-        Verb::Skew => fault.skew_ms = arguments.ms.unwrap_or_default(),
-        Verb::Drop => fault.lost_percent = arguments.percent.unwrap_or_default(),
+        Verb::Stall => fault.stalled = on,
+        Verb::Slow => fault.bytes_per_second = arguments.bytes_per_second.filter(|_| on),
+        Verb::Answer => fault.status = arguments.status.filter(|_| on),
+        Verb::Fork => fault.forked_after = begins,
+        Verb::HaltAt => fault.halt_at = arguments.height.filter(|_| on),
+        Verb::Skew => fault.skew_ms = arguments.ms.filter(|_| on).unwrap_or_default(),
+        Verb::Drop => fault.lost_percent = arguments.percent.filter(|_| on).unwrap_or_default(),
         Verb::Jump => fault.off_by = blocks,
         Verb::Rollback => fault.off_by = -blocks,
         Verb::ChainId => {
             let id = arguments.value.as_ref().and_then(serde_json::Value::as_str);
-            fault.chain_id = id.map(str::to_owned);
+            fault.chain_id = id.filter(|_| on).map(str::to_owned);
         }
-        Verb::Lie => {
-            if let (Some(field), Some(value)) = (&arguments.field, &arguments.value) {
+        Verb::Lie => match (&arguments.field, &arguments.value) {
+            (Some(field), Some(value)) if on => {
                 fault.lies.insert(field.clone(), value.clone());
             }
-        }
+            (Some(field), _) if !on => {
+                fault.lies.remove(field);
+            }
+            _ => {}
+        },
         // Not about ports, or done before.
         Verb::Stop
         | Verb::Start
@@ -92,46 +98,9 @@ pub(super) fn undo(net: &mut Network, verb: Verb, arguments: &Arguments, ports: 
         Vec::new()
     };
     for port in ports {
-        clear(net.faults.port_mut(*port), verb, arguments);
+        put(net.faults.port_mut(*port), verb, arguments, None);
     }
     effects
-}
-
-fn clear(fault: &mut PortFault, verb: Verb, arguments: &Arguments) {
-    match verb {
-        Verb::Stall => fault.stalled = false,
-        Verb::Slow => fault.bytes_per_second = None,
-        Verb::Answer => fault.status = None,
-        Verb::Fork => fault.forked_after = None,
-        Verb::HaltAt => fault.halt_at = None,
-        Verb::Skew => fault.skew_ms = 0,
-        Verb::Drop => fault.lost_percent = 0,
-        Verb::Jump | Verb::Rollback => fault.off_by = 0,
-        Verb::ChainId => fault.chain_id = None,
-        Verb::Lie => {
-            arguments.field.as_ref().and_then(|field| fault.lies.remove(field));
-        }
-        Verb::Stop
-        | Verb::Start
-        | Verb::Restart
-        | Verb::Burst
-        | Verb::Price
-        | Verb::TriggerConfirmation
-        | Verb::VoteInvalid
-        | Verb::Vote
-        | Verb::PartialStart
-        | Verb::ProposeUpgrade
-        | Verb::Report
-        | Verb::MissBlocks
-        | Verb::Unjail
-        | Verb::Grant
-        | Verb::ScheduleMaintenance
-        | Verb::CancelMaintenance
-        | Verb::Challenge
-        | Verb::Deposit
-        | Verb::LoseDatabase
-        | Verb::Weight => {}
-    }
 }
 
 /// All three ports of the DAPI together are its process.

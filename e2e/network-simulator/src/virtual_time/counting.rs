@@ -4,7 +4,7 @@
 
 pub mod slot;
 
-use super::{Driver, Outside, Response, Ticket, door::Door};
+use super::{Driver, Outside, Response, Ticket, answers::Answers, door::Door};
 use crate::{
     dapi::{
         callbacks::Validated,
@@ -15,7 +15,7 @@ use crate::{
     scenario::{DriverKind, HostSection, Scenario, verb::Verb},
     truth::Unit,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use slot::{Run, Slot};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -29,38 +29,6 @@ const REAL_LOAD_MS: u64 = 600_000;
 const ANSWER_MS: u64 = 2;
 const MANAGEMENT_PORT: u16 = 8080;
 const INFERENCE_PORT: u16 = 5000;
-
-/// Answers that are always the same, made once.
-#[derive(Debug)]
-struct Answers {
-    serving: Arc<Value>,
-    stopped: Arc<Value>,
-    generating: Arc<Value>,
-    idle: Arc<Value>,
-    fine: Arc<Value>,
-    no: Arc<Value>,
-    models: BTreeMap<String, Arc<Value>>,
-}
-
-impl Answers {
-    fn new(scenario: &Scenario) -> Self {
-        let state =
-            |state: &str| Arc::new(json!({"state": state, "version": "3.0.16", "poc_validation_inference": true}));
-        let models = scenario.models.iter().map(|model| {
-            let list = Arc::new(json!({"data": [{"id": model.id}]}));
-            (model.id.clone(), list)
-        });
-        Self {
-            serving: state("INFERENCE"),
-            stopped: state("STOPPED"),
-            generating: Arc::new(json!({"status": "GENERATING"})),
-            idle: Arc::new(json!({"status": "IDLE"})),
-            fine: Arc::new(json!({"status": "OK"})),
-            no: Arc::new(json!({"error": "not now"})),
-            models: models.collect(),
-        }
-    }
-}
 
 /// What a wake-up is for.
 #[derive(Debug, Clone)]
@@ -167,13 +135,7 @@ impl CountingNodes {
         if !slot.is_well() || door.draw_percent(slot.lost_percent()) {
             return;
         }
-        let verdict = Validated {
-            block_height: check.stage_height,
-            public_key: check.public_key.clone(),
-            node_id: check.node_num.into(),
-            n_total: check.total.into(),
-            fraud_detected: check.fraud,
-        };
+        let verdict = Validated::from(check);
         // DAPI sends a sample again when its verdict does not come.
         let _ = door.validated(&check.model, &verdict);
     }

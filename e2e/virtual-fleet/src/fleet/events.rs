@@ -158,13 +158,7 @@ impl Fleet {
         if !self.ground.cluster.is_reachable(pod_uid) {
             return;
         }
-        let verdict = Validated {
-            block_height: check.stage_height,
-            public_key: check.public_key.clone(),
-            node_id: check.node_num.into(),
-            n_total: check.total.into(),
-            fraud_detected: check.fraud,
-        };
+        let verdict = Validated::from(check);
         // DAPI sends a sample again when its verdict does not come.
         let _lost = door.validated(&check.model, &verdict);
     }

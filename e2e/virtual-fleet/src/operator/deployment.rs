@@ -6,7 +6,7 @@ use crds::ModelDeployment;
 use network_simulator::virtual_time::door::Door;
 use operator::facts::Facts;
 use operator::live::TakeoverEvent;
-use operator::model_deployment::decide::{self, Desired, SlotSteps, Step, Takeover};
+use operator::model_deployment::decide::{self, Desired, SlotSteps, Step};
 use operator::model_deployment::observe::{Surroundings, assemble, replace_children};
 use operator::model_deployment::observed::{GoldenSeen, Observed};
 use operator::model_deployment::pass;
@@ -137,17 +137,8 @@ impl Operator {
     }
 
     fn record(&self, slot: &SlotSteps, promoted_ms: Option<i64>) {
-        let moved: Option<&Takeover> = slot.takeover.as_ref().filter(|takeover| !takeover.to.is_empty());
-        if let Some(takeover) = moved {
-            self.board.takeover(TakeoverEvent {
-                node_id: takeover.node_id.clone(),
-                slot: slot.slot,
-                from_pod: takeover.from.clone(),
-                to_pod: takeover.to.clone(),
-                generation: takeover.generation,
-                decided_ms: takeover.decided_ms,
-                promoted_ms,
-            });
+        if let Some(event) = TakeoverEvent::of(slot, promoted_ms) {
+            self.board.takeover(event);
         }
     }
 
