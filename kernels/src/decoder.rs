@@ -21,7 +21,7 @@ pub use weights::{TensorSpec, tensor, tensors};
 pub(crate) use mlp::gate_by;
 pub(crate) use norm::rms;
 
-use crate::householder;
+use crate::{householder, vector};
 use attention::{Attention, Rope};
 use mlp::Mlp;
 use std::sync::Arc;
@@ -119,12 +119,13 @@ pub struct Runner {
     work: Work,
 }
 
-/// Buffers of one forward pass, each `seq_len` rows.
+/// Buffers of one forward pass: `seq_len` rows of each sequence, and the last row of each.
 #[derive(Debug, Default)]
 struct Work {
     hidden: Vec<f32>,
     residual: Vec<f32>,
     normed: Vec<f32>,
+    asking: Vec<f32>,
     last: Vec<f32>,
     attention: attention::Work,
     mlp: mlp::Work,
@@ -138,20 +139,13 @@ impl Runner {
             *element = dtype.round(*element);
         }
         let rope = Rope::new(&model.config, seq_len);
-        let size = seq_len * model.config.hidden;
-        let work = Work {
-            hidden: vec![0.0; size],
-            residual: vec![0.0; size],
-            normed: vec![0.0; size],
-            ..Work::default()
-        };
         Self {
             model,
             dtype,
             seq_len,
             rope,
             reflections,
-            work,
+            work: Work::default(),
         }
     }
 
@@ -172,14 +166,31 @@ impl Runner {
     /// When `input` has another length than [`Runner::input_len`].
     pub fn run(&mut self, input: &[f32], trace: Option<&mut Trace>) -> &[f32] {
         assert_eq!(input.len(), self.input_len(), "an input has seq_len * hidden elements");
+        self.dispatch(input, trace)
+    }
+
+    /// As [`Runner::run`] for any number of sequences, one after the other in `inputs`: their last states, in the same order and
+    /// to the bit what each gives alone. Weights are read once for all of them.
+    ///
+    /// # Panics
+    /// When the length of `inputs` is no multiple of [`Runner::input_len`].
+    pub fn run_all(&mut self, inputs: &[f32]) -> &[f32] {
+        assert!(
+            inputs.len().is_multiple_of(self.input_len()),
+            "inputs have seq_len * hidden elements each"
+        );
+        self.dispatch(inputs, None)
+    }
+
+    fn dispatch(&mut self, inputs: &[f32], trace: Option<&mut Trace>) -> &[f32] {
         match self.dtype {
-            Dtype::F32 => self.forward::<F32>(input, trace),
-            Dtype::Bf16 => self.forward::<Bf16>(input, trace),
+            Dtype::F32 => self.forward::<F32>(inputs, trace),
+            Dtype::Bf16 => self.forward::<Bf16>(inputs, trace),
         }
         &self.work.last
     }
 
-    fn forward<A: Arithmetic>(&mut self, input: &[f32], mut trace: Option<&mut Trace>) {
+    fn forward<A: Arithmetic>(&mut self, inputs: &[f32], mut trace: Option<&mut Trace>) {
         let Self {
             model,
             seq_len,
@@ -189,35 +200,30 @@ impl Runner {
             ..
         } = self;
         let (width, eps) = (model.config.hidden, model.config.eps);
-        for (residual, &x) in work.residual.iter_mut().zip(input) {
-            *residual = A::round(x);
-        }
+        work.begin::<A>(inputs);
         for (index, layer) in model.layers.iter().enumerate() {
-            // Only the last token leaves the last layer; the others matter to it through keys and values alone.
-            let needed = if index + 1 == model.layers.len() {
-                *seq_len - 1
-            } else {
-                0
-            };
             if index > 0 {
                 norm::add::<A>(&work.hidden, &mut work.residual);
             }
             norm::rms::<A>(&work.residual, &layer.input_norm, eps, &mut work.normed);
-            let rows = needed * width..*seq_len * width;
+            // Only the last token leaves the last layer; the others matter to it through keys and values alone.
+            let first = if index + 1 == model.layers.len() {
+                work.keep_last(*seq_len, width);
+                *seq_len - 1
+            } else {
+                0
+            };
+            let rows = 0..work.residual.len();
+            let asking = if first > 0 { &work.asking } else { &work.normed };
             layer.attention.forward::<A>(
-                &work.normed,
-                needed,
+                (&work.normed, asking),
+                first,
                 rope,
                 &mut work.attention,
                 &mut work.hidden[rows.clone()],
             );
-            norm::add::<A>(&work.hidden[rows.clone()], &mut work.residual[rows.clone()]);
-            norm::rms::<A>(
-                &work.residual[rows.clone()],
-                &layer.post_norm,
-                eps,
-                &mut work.normed[rows.clone()],
-            );
+            norm::add::<A>(&work.hidden[rows.clone()], &mut work.residual);
+            norm::rms::<A>(&work.residual, &layer.post_norm, eps, &mut work.normed[rows.clone()]);
             layer.mlp.forward::<A>(
                 &work.normed[rows.clone()],
                 &mut work.mlp,
@@ -226,19 +232,48 @@ impl Runner {
             );
             if let Some(v) = reflections.get(index) {
                 householder::reflect::<A>(&mut work.hidden[rows.clone()], v);
-                householder::reflect::<A>(&mut work.residual[rows], v);
+                householder::reflect::<A>(&mut work.residual[rows.clone()], v);
             }
             if let Some(trace) = trace.as_deref_mut() {
-                let last = (*seq_len - 1) * width..*seq_len * width;
+                let last = rows.end - width..rows.end;
                 trace.layers.push(LayerTrace {
                     hidden: work.hidden[last.clone()].to_vec(),
                     residual: work.residual[last].to_vec(),
                 });
             }
         }
-        let last = (*seq_len - 1) * width..*seq_len * width;
-        norm::add::<A>(&work.hidden[last.clone()], &mut work.residual[last.clone()]);
-        work.last.resize(width, 0.0);
-        norm::rms::<A>(&work.residual[last], &model.norm, eps, &mut work.last);
+        let rows = 0..work.residual.len();
+        norm::add::<A>(&work.hidden[rows], &mut work.residual);
+        work.last.resize(work.residual.len(), 0.0);
+        norm::rms::<A>(&work.residual, &model.norm, eps, &mut work.last);
+    }
+}
+
+impl Work {
+    fn begin<A: Arithmetic>(&mut self, inputs: &[f32]) {
+        self.hidden.resize(inputs.len(), 0.0);
+        self.normed.resize(inputs.len(), 0.0);
+        self.residual.resize(inputs.len(), 0.0);
+        vector::widest(
+            #[inline(always)]
+            || {
+                for (residual, &x) in self.residual.iter_mut().zip(inputs) {
+                    *residual = A::round(x);
+                }
+            },
+        );
+    }
+
+    /// Leaves the last row of each sequence in `residual`, and writes that of `normed` to `asking`.
+    fn keep_last(&mut self, seq_len: usize, width: usize) {
+        let lasts = |rows: &[f32], to: &mut Vec<f32>| {
+            to.clear();
+            for rows in rows.chunks_exact(seq_len * width) {
+                to.extend_from_slice(&rows[(seq_len - 1) * width..]);
+            }
+        };
+        lasts(&self.residual, &mut self.last);
+        lasts(&self.normed, &mut self.asking);
+        std::mem::swap(&mut self.residual, &mut self.last);
     }
 }

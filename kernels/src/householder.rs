@@ -21,15 +21,18 @@ pub fn reflect<A: Arithmetic>(rows: &mut [f32], v: &[f32]) {
     if v.is_empty() {
         return;
     }
-    vector::widest(|| {
-        for row in rows.chunks_exact_mut(v.len()) {
-            let dot = vector::sum_of_pairs(row, v, |x, v| A::round(x * v));
-            let twice = A::round(2.0 * A::round(dot));
-            for (x, v) in row.iter_mut().zip(v) {
-                *x = A::round(*x - A::round(twice * v));
+    vector::widest(
+        #[inline(always)]
+        || {
+            for row in rows.chunks_exact_mut(v.len()) {
+                let dot = vector::sum_of_pairs(row, v, |x, v| A::round(x * v));
+                let twice = A::round(2.0 * A::round(dot));
+                for (x, v) in row.iter_mut().zip(v) {
+                    *x = A::round(*x - A::round(twice * v));
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 /// Euclidean length, accumulated in double precision.

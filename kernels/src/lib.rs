@@ -12,7 +12,7 @@
 //! | what the host commits to | [`commitment`] | 8 Commitment |
 //! | all of it behind one interface | [`scheme`], [`prefill_v2`] | 1 Round |
 //! | the retired scheme of `docs/poc-v1.md` | [`transformer_v1`] | |
-//! | products and sums on vector units | `linear`, `vector` | 10 Cost of the reference |
+//! | products, sums and elementary functions on vector units | `linear`, `vector`, `elementary` | 10 Cost of the reference |
 //! | published vectors, checked | [`vectors`] | 9 Reference vectors |
 //!
 //! Everything here is a pure function of its arguments: no clock, no environment, no network.
@@ -22,6 +22,7 @@
 pub mod artifact;
 pub mod commitment;
 pub mod decoder;
+mod elementary;
 pub mod householder;
 mod linear;
 pub mod nonces;

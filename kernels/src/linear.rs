@@ -10,8 +10,8 @@ use crate::{
     decoder::{Arithmetic, Bf16, F32},
     vector::LANES,
 };
-use pulp::Arch;
-use std::ops::Range;
+use pulp::{Arch, Scalar, Simd};
+use std::marker::PhantomData;
 
 /// Blocks a single row takes at a time.
 const BLOCKS: usize = 4;
@@ -106,114 +106,162 @@ impl Linear {
     /// Runs on the widest vector units the machine has. No unit changes a bit: products and sums are rounded one by one, in
     /// the same order.
     fn part<A: Arithmetic, const ADD: bool>(&self, out: usize, inp: usize, x: &[f32], y: &mut [f32]) {
+        let product = Product::<A, ADD> {
+            linear: self,
+            out,
+            inp,
+            arithmetic: PhantomData,
+        };
         match Arch::new() {
-            Arch::V4(unit) => unit.vectorize(|| self.tiles::<A, ADD, 8>(out, inp, x, y)),
-            Arch::V3(unit) => unit.vectorize(|| self.tiles::<A, ADD, 4>(out, inp, x, y)),
-            _ => self.tiles::<A, ADD, 2>(out, inp, x, y),
+            Arch::V4(unit) => unit.vectorize(
+                #[inline(always)]
+                || product.tiles::<_, 8, 2, 1>(unit, x, y),
+            ),
+            Arch::V3(unit) => unit.vectorize(
+                #[inline(always)]
+                || product.tiles::<_, 4, 1, 2>(unit, x, y),
+            ),
+            _ => product.tiles::<_, 2, 1, LANES>(Scalar, x, y),
         }
     }
+}
 
-    /// Rows by tiles that stay in a core's cache; within a tile each block of weights serves all rows, `ROWS` at a time. The
-    /// rows left over take several blocks at a time instead.
+/// The first `out` outputs and `inp` inputs of a map, at work.
+struct Product<'a, A, const ADD: bool> {
+    linear: &'a Linear,
+    out: usize,
+    inp: usize,
+    arithmetic: PhantomData<A>,
+}
+
+/// `ROWS` rows by `WIDE` blocks of outputs, each held in `PARTS` registers.
+type Sums<S, const ROWS: usize, const WIDE: usize, const PARTS: usize> = [[[<S as Simd>::f32s; PARTS]; WIDE]; ROWS];
+
+impl<A: Arithmetic, const ADD: bool> Product<'_, A, ADD> {
+    /// Rows by tiles that stay in a core's cache; within a tile each `WIDE` blocks of weights serve all rows, `ROWS` at a time.
+    /// The rows left over take several blocks at a time instead.
     #[inline(always)]
-    fn tiles<A: Arithmetic, const ADD: bool, const ROWS: usize>(
+    fn tiles<S: Simd, const ROWS: usize, const WIDE: usize, const PARTS: usize>(
         &self,
-        out: usize,
-        inp: usize,
+        unit: S,
         x: &[f32],
         y: &mut [f32],
     ) {
-        for (x, y) in x.chunks(TILE * inp).zip(y.chunks_mut(TILE * out)) {
-            let whole = x.len() / inp / ROWS * ROWS;
-            let (xs, x_rest) = x.split_at(whole * inp);
-            let (ys, y_rest) = y.split_at_mut(whole * out);
-            if whole > 0 {
-                for (block, first) in (0..out).step_by(LANES).enumerate() {
-                    let columns = first..out.min(first + LANES);
-                    for (x, y) in xs.chunks_exact(ROWS * inp).zip(ys.chunks_exact_mut(ROWS * out)) {
-                        let x = std::array::from_fn(|row| &x[row * inp..][..inp]);
-                        tile::<A, ADD, ROWS>(x, self.block(block, inp), y, out, columns.clone());
-                    }
-                }
+        let blocks = self.out.div_ceil(LANES);
+        for (x, y) in x.chunks(TILE * self.inp).zip(y.chunks_mut(TILE * self.out)) {
+            let whole = x.len() / self.inp / ROWS * ROWS;
+            let (x, x_rest) = x.split_at(whole * self.inp);
+            let (y, y_rest) = y.split_at_mut(whole * self.out);
+            let together = if whole > 0 { blocks / WIDE * WIDE } else { 0 };
+            for block in (0..together).step_by(WIDE) {
+                self.rows::<S, ROWS, WIDE, PARTS>(unit, block, x, y);
             }
-            for (x, y) in x_rest.chunks_exact(inp).zip(y_rest.chunks_exact_mut(out)) {
-                self.single::<A, ADD>(x, y);
+            for block in together..blocks {
+                self.rows::<S, ROWS, 1, PARTS>(unit, block, x, y);
+            }
+            let together = blocks / BLOCKS * BLOCKS;
+            for block in (0..together).step_by(BLOCKS) {
+                self.rows::<S, 1, BLOCKS, PARTS>(unit, block, x_rest, y_rest);
+            }
+            for block in together..blocks {
+                self.rows::<S, 1, 1, PARTS>(unit, block, x_rest, y_rest);
             }
         }
     }
 
-    fn block(&self, block: usize, inp: usize) -> &[[f32; LANES]] {
-        &self.packed[block * self.inp * LANES..].as_chunks::<LANES>().0[..inp]
-    }
-
-    /// One row, some blocks of outputs at a time: as many sums as one chain of additions needs to be hidden.
+    /// `WIDE` blocks of outputs, from `block` on, of all rows, whose number `ROWS` divides.
     #[inline(always)]
-    fn single<A: Arithmetic, const ADD: bool>(&self, x: &[f32], y: &mut [f32]) {
-        let last = y.len().div_ceil(LANES) - 1;
-        for (group, y) in y.chunks_mut(BLOCKS * LANES).enumerate() {
-            let weights: [&[[f32; LANES]]; BLOCKS] =
-                std::array::from_fn(|block| self.block((group * BLOCKS + block).min(last), x.len()));
-            let mut sums = [[0.0; LANES]; BLOCKS];
+    fn rows<S: Simd, const ROWS: usize, const WIDE: usize, const PARTS: usize>(
+        &self,
+        unit: S,
+        block: usize,
+        x: &[f32],
+        y: &mut [f32],
+    ) {
+        let mut weights: [&[[S::f32s; PARTS]]; WIDE] = [&[]; WIDE];
+        for (wide, weights) in weights.iter_mut().enumerate() {
+            let packed = &self.linear.packed[(block + wide) * self.linear.inp * LANES..][..self.inp * LANES];
+            *weights = S::as_simd_f32s(packed).0.as_chunks::<PARTS>().0;
+        }
+        let (out, first) = (self.out, block * LANES);
+        for (x, y) in x.chunks_exact(ROWS * self.inp).zip(y.chunks_exact_mut(ROWS * out)) {
+            let mut sums = [[[unit.splat_f32s(0.0); PARTS]; WIDE]; ROWS];
             if ADD {
-                for (sums, y) in sums.iter_mut().zip(y.chunks(LANES)) {
-                    sums[..y.len()].copy_from_slice(y);
-                }
-            }
-            for (column, factor) in x.iter().enumerate() {
-                for block in 0..BLOCKS {
-                    for lane in 0..LANES {
-                        sums[block][lane] += factor * weights[block][column][lane];
+                for (sums, y) in sums.iter_mut().zip(y.chunks_exact(out)) {
+                    for (sums, y) in sums.iter_mut().zip(y[first..].chunks(LANES)) {
+                        load::<S, PARTS>(y, sums);
                     }
                 }
             }
-            for (sums, y) in sums.into_iter().zip(y.chunks_mut(LANES)) {
-                store::<A>(sums, y);
+            let sums = tile::<S, ROWS, WIDE, PARTS>(unit, x, weights, sums);
+            for row in 0..ROWS {
+                let y = &mut y[row * out..][first..out];
+                for wide in 0..WIDE {
+                    store::<A, S, PARTS>(sums[row][wide], &mut y[wide * LANES..]);
+                }
             }
         }
     }
 }
 
-/// Rounds a block of sums into its outputs, of which the last block may have fewer. Sums are passed by value: a loop over as many
-/// as there are outputs would keep them in memory, not in registers, all the while they are added up.
+/// Adds the products of `ROWS` rows, one after the other in `x`, with the weights of some blocks.
 #[inline(always)]
-fn store<A: Arithmetic>(mut sums: [f32; LANES], y: &mut [f32]) {
-    for sum in &mut sums {
+fn tile<S: Simd, const ROWS: usize, const WIDE: usize, const PARTS: usize>(
+    unit: S,
+    x: &[f32],
+    weights: [&[[S::f32s; PARTS]]; WIDE],
+    mut sums: Sums<S, ROWS, WIDE, PARTS>,
+) -> Sums<S, ROWS, WIDE, PARTS> {
+    // Rows and weights of one length that is plain to see: no index below needs a check.
+    let inp = x.len() / ROWS;
+    let mut rows: [&[f32]; ROWS] = [&[]; ROWS];
+    for (row, place) in rows.iter_mut().enumerate() {
+        *place = &x[row * inp..][..inp];
+    }
+    let mut blocks = weights;
+    for block in &mut blocks {
+        *block = &block[..inp];
+    }
+    for column in 0..inp {
+        for row in 0..ROWS {
+            let factor = unit.splat_f32s(rows[row][column]);
+            for wide in 0..WIDE {
+                for part in 0..PARTS {
+                    let product = unit.mul_f32s(factor, blocks[wide][column][part]);
+                    sums[row][wide][part] = unit.add_f32s(sums[row][wide][part], product);
+                }
+            }
+        }
+    }
+    sums
+}
+
+/// A block of outputs, of which the last may have fewer.
+#[inline(always)]
+fn load<S: Simd, const PARTS: usize>(y: &[f32], sums: &mut [S::f32s; PARTS]) {
+    let mut block = [0.0; LANES];
+    block[..y.len()].copy_from_slice(y);
+    sums.copy_from_slice(S::as_simd_f32s(&block).0);
+}
+
+/// Rounds a block of sums into the first of the outputs, of which the last block may have fewer.
+#[inline(always)]
+fn store<A: Arithmetic, S: Simd, const PARTS: usize>(sums: [S::f32s; PARTS], y: &mut [f32]) {
+    let mut block = [0.0; LANES];
+    S::as_mut_simd_f32s(&mut block).0.copy_from_slice(&sums);
+    for sum in &mut block {
         *sum = A::round(*sum);
     }
     // A whole block is one store.
-    match <&mut [f32; LANES]>::try_from(&mut *y) {
-        Ok(y) => *y = sums,
-        Err(_) => y.copy_from_slice(&sums[..y.len()]),
+    match y.first_chunk_mut::<LANES>() {
+        Some(y) => *y = block,
+        None => store_some(&block, y),
     }
 }
 
-/// One block of outputs of `ROWS` rows.
-#[inline(always)]
-fn tile<A: Arithmetic, const ADD: bool, const ROWS: usize>(
-    x: [&[f32]; ROWS],
-    weights: &[[f32; LANES]],
-    y: &mut [f32],
-    out: usize,
-    columns: Range<usize>,
-) {
-    let x = x.map(|row| &row[..weights.len()]);
-    let mut sums = [[0.0; LANES]; ROWS];
-    if ADD {
-        for (sums, y) in sums.iter_mut().zip(y.chunks_exact(out)) {
-            sums[..columns.len()].copy_from_slice(&y[columns.clone()]);
-        }
-    }
-    for (column, weights) in weights.iter().enumerate() {
-        for row in 0..ROWS {
-            let factor = x[row][column];
-            for lane in 0..LANES {
-                sums[row][lane] += factor * weights[lane];
-            }
-        }
-    }
-    for (sums, y) in sums.into_iter().zip(y.chunks_exact_mut(out)) {
-        store::<A>(sums, &mut y[columns.clone()]);
-    }
+#[inline(never)]
+fn store_some(block: &[f32; LANES], y: &mut [f32]) {
+    y.copy_from_slice(&block[..y.len()]);
 }
 
 #[cfg(test)]
@@ -226,18 +274,35 @@ mod tests {
     #[case(8, 64, 1)]
     #[case(16, 3, 2)]
     #[case(33, 17, 5)]
-    fn agrees_with_the_plain_sum(#[case] out: usize, #[case] inp: usize, #[case] rows: usize) {
+    #[case(80, 20, 19)]
+    #[case(70, 33, 73)]
+    fn agrees_with_the_plain_sum_on_every_unit(#[case] out: usize, #[case] inp: usize, #[case] rows: usize) {
         let (weights, x) = (rng::normal(1, out * inp), rng::normal(2, rows * inp));
-        let mut y = vec![0.0; rows * out];
-        Linear::pack(out, inp, &weights).forward::<F32>(&x, &mut y);
-        for row in 0..rows {
-            for o in 0..out {
-                let mut expected = 0.0_f32;
-                for i in 0..inp {
-                    expected += x[row * inp + i] * weights[o * inp + i];
-                }
-                assert_eq!(y[row * out + o].to_bits(), expected.to_bits());
+        let mut expected = Vec::new();
+        for x in x.chunks_exact(inp) {
+            for weights in weights.chunks_exact(inp) {
+                let sum = x.iter().zip(weights).fold(0.0_f32, |sum, (x, weight)| sum + x * weight);
+                expected.push(sum.to_bits());
             }
+        }
+        let linear = Linear::pack(out, inp, &weights);
+        let agrees = |unit: &str, run: &dyn Fn(&mut [f32])| {
+            let mut y = vec![f32::NAN; rows * out];
+            run(&mut y);
+            let found: Vec<u32> = y.iter().map(|y| y.to_bits()).collect();
+            assert!(found == expected, "{unit}");
+        };
+        let product = Product::<F32, false> {
+            linear: &linear,
+            out,
+            inp,
+            arithmetic: PhantomData,
+        };
+        agrees("widest", &|y| linear.forward::<F32>(&x, y));
+        agrees("none", &|y| product.tiles::<_, 2, 1, LANES>(Scalar, &x, y));
+        #[cfg(target_arch = "x86_64")]
+        if let Some(unit) = pulp::x86::V3::try_new() {
+            agrees("V3", &|y| unit.vectorize(|| product.tiles::<_, 4, 1, 2>(unit, &x, y)));
         }
     }
 

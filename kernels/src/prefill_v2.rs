@@ -13,6 +13,9 @@ use std::{collections::HashSet, sync::Arc};
 /// Name of the scheme on the wire.
 pub const NAME: &str = "prefill_v2";
 
+/// Tokens computed together, in as many nonces as that makes: enough to read weights rarely, few enough for a core's cache.
+const TOKENS: usize = 64;
+
 /// The scheme over one loaded model.
 #[derive(Debug, Clone)]
 pub struct PrefillV2 {
@@ -51,11 +54,10 @@ impl Scheme for PrefillV2 {
             .map(|layer| householder::reflection_vector(&round.block_hash, layer, config.hidden))
             .collect();
         let runner = Runner::new(Arc::clone(&self.model), self.dtype, round.seq_len, reflections);
-        let input = vec![0.0; runner.input_len()];
         Ok(Box::new(PreparedRound {
             round: round.clone(),
             runner,
-            input,
+            inputs: Vec::new(),
         }))
     }
 }
@@ -74,27 +76,33 @@ pub fn fill_input(round: &Round, nonce: i64, out: &mut [f32]) {
 struct PreparedRound {
     round: Round,
     runner: Runner,
-    input: Vec<f32>,
+    inputs: Vec<f32>,
 }
 
 impl Prepared for PreparedRound {
     fn generate(&mut self, nonces: &[i64]) -> Result<Batch, Error> {
         let mut batch = Batch::default();
-        for &nonce in nonces {
-            fill_input(&self.round, nonce, &mut self.input);
-            let last_hidden = self.runner.run(&self.input, None);
+        let input_len = self.runner.input_len();
+        for nonces in nonces.chunks((TOKENS / self.round.seq_len).max(1)) {
+            self.inputs.resize(nonces.len() * input_len, 0.0);
+            for (input, &nonce) in self.inputs.chunks_exact_mut(input_len).zip(nonces) {
+                fill_input(&self.round, nonce, input);
+            }
+            let states = self.runner.run_all(&self.inputs);
             let Round {
                 block_hash,
                 public_key,
                 k_dim,
                 ..
             } = &self.round;
-            match artifact::project(last_hidden, block_hash, public_key, nonce, *k_dim) {
-                Some(projection) => batch.artifacts.push(Artifact {
-                    nonce,
-                    vector: projection.encode(),
-                }),
-                None => batch.rejected_non_finite += 1,
+            for (state, &nonce) in states.chunks_exact(states.len() / nonces.len()).zip(nonces) {
+                match artifact::project(state, block_hash, public_key, nonce, *k_dim) {
+                    Some(projection) => batch.artifacts.push(Artifact {
+                        nonce,
+                        vector: projection.encode(),
+                    }),
+                    None => batch.rejected_non_finite += 1,
+                }
             }
         }
         Ok(batch)

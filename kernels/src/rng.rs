@@ -1,7 +1,9 @@
 //! Random numbers of PoC v2 (`docs/poc-v2.md`, section 3): a hash of an index, uniforms, normals, token ids.
 //!
-//! Single precision throughout, in the order of operations of the reference; the elementary functions are libm's,
-//! which is why normals agree with the reference to 2e-6 and not to the bit.
+//! Single precision throughout, in the order of operations of the reference; the elementary functions are those of
+//! `elementary` and not the reference's, which is why normals agree with it to 2e-6 and not to the bit.
+
+use crate::{elementary, vector};
 
 /// Most elements one call may produce: indices are 32 bit and the upper half of them belongs to the second uniform.
 pub const MAX_ELEMENTS: usize = 1 << 31;
@@ -10,6 +12,7 @@ const SMALLEST_UNIFORM: f32 = 1e-10;
 
 /// One block of the 32-bit x86 murmur3 hash over a 4-byte key, without mixing in the length. For a fixed seed it is
 /// a bijection of the 32-bit integers, so no two keys share a hash.
+#[inline]
 pub const fn hash32(key: u32, seed: u32) -> u32 {
     let mut block = key.wrapping_mul(0xcc9e_2d51);
     block = block.rotate_left(15).wrapping_mul(0x1b87_3593);
@@ -21,6 +24,7 @@ pub const fn hash32(key: u32, seed: u32) -> u32 {
 
 /// The uniform number of an index: the hash rounded to single precision over 2^32. The closed interval [0, 1]: hashes
 /// from 2^32 - 128 on round up to exactly 1.
+#[inline]
 pub fn uniform(seed: u32, index: u32) -> f32 {
     const TWO_TO_THE_32: f32 = 4_294_967_296.0;
     hash32(index, seed) as f32 / TWO_TO_THE_32
@@ -38,14 +42,33 @@ pub fn normal(seed: u32, count: usize) -> Vec<f32> {
 pub fn fill_normal(seed: u32, out: &mut [f32]) {
     let half = out.len().div_ceil(2);
     let (cosines, sines) = out.split_at_mut(half);
-    for (index, cosine) in cosines.iter_mut().enumerate() {
-        let radius = (-2.0 * uniform(seed, index as u32).max(SMALLEST_UNIFORM).ln()).sqrt();
-        let angle = std::f32::consts::TAU * uniform(seed, (half + index) as u32);
-        *cosine = radius * angle.cos();
-        if let Some(sine) = sines.get_mut(index) {
-            *sine = radius * angle.sin();
-        }
-    }
+    // An odd count drops the last sine.
+    let mut dropped = [0.0];
+    let (pairs, last) = cosines.split_at_mut(sines.len());
+    fill_pairs(seed, (0, half), pairs, sines);
+    fill_pairs(seed, (half - last.len(), half), last, &mut dropped);
+}
+
+/// The pairs from index `first` on, of `half` altogether. One step of all pairs after the other, for vector units.
+fn fill_pairs(seed: u32, (first, half): (usize, usize), cosines: &mut [f32], sines: &mut [f32]) {
+    vector::widest(
+        #[inline(always)]
+        || {
+            for (index, (cosine, sine)) in (first as u32..).zip(cosines.iter_mut().zip(&mut *sines)) {
+                *cosine = uniform(seed, index);
+                *sine = uniform(seed, half as u32 + index);
+            }
+            for uniform in &mut *cosines {
+                *uniform = elementary::ln(uniform.max(SMALLEST_UNIFORM));
+            }
+            for (cosine, sine) in cosines.iter_mut().zip(sines) {
+                let radius = (-2.0 * *cosine).sqrt();
+                let (sin, cos) = elementary::sin_cos(std::f32::consts::TAU * *sine);
+                *cosine = radius * cos;
+                *sine = radius * sin;
+            }
+        },
+    );
 }
 
 /// The stronger generator ("concat_murmur"): the output is cut into eight runs of equal length, each drawn from its

@@ -11,7 +11,8 @@ use pulp::Arch;
 /// Numbers of the widest unit's registers; rows padded to a multiple of it have no remainders.
 pub(crate) const LANES: usize = 16;
 
-/// Runs a loop as compiled for the widest vector units the machine has. Only what is inlined into `body` profits.
+/// Runs a loop as compiled for the widest vector units the machine has. Only what is inlined into `body` profits, and `body`
+/// itself must be marked `#[inline(always)]`: left to the compiler, a long one is compiled once, for no unit in particular.
 #[inline(always)]
 pub(crate) fn widest<R>(body: impl FnOnce() -> R) -> R {
     match Arch::new() {
@@ -53,16 +54,18 @@ pub(crate) fn sum_of_pairs(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32)
     fold(lanes, |a, b| a + b)
 }
 
+/// Joins sixteen parts to one: the second half with the first, and so on.
 #[inline(always)]
-fn fold(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            lanes[lane] = join(lanes[lane], lanes[lane + width]);
-        }
-        width /= 2;
+fn fold(lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut eight = [0.0; LANES / 2];
+    for lane in 0..LANES / 2 {
+        eight[lane] = join(lanes[lane], lanes[lane + LANES / 2]);
     }
-    lanes[0]
+    let mut four = [0.0; LANES / 4];
+    for lane in 0..LANES / 4 {
+        four[lane] = join(eight[lane], eight[lane + LANES / 4]);
+    }
+    join(join(four[0], four[2]), join(four[1], four[3]))
 }
 
 /// The exponential function, without branches: two to the nearest whole power, times a polynomial of what is left.
@@ -98,25 +101,37 @@ pub(crate) fn exp(x: f32) -> f32 {
     if x.is_nan() { x } else { result }
 }
 
-/// Softmax in place.
+/// Softmax of each row of `width` scores, in place. One step of all rows after the other: what a row waits for, others fill.
 #[inline(always)]
-pub(crate) fn softmax(scores: &mut [f32]) {
+pub(crate) fn softmax(scores: &mut [f32], width: usize) {
+    for row in scores.chunks_exact_mut(width) {
+        let largest = largest(row);
+        for score in row {
+            *score -= largest;
+        }
+    }
+    for score in &mut *scores {
+        *score = exp(*score);
+    }
+    for row in scores.chunks_exact_mut(width) {
+        let total = sum(row, |x| x);
+        for score in row {
+            *score /= total;
+        }
+    }
+}
+
+#[inline(always)]
+fn largest(row: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
     let mut lanes = [f32::NEG_INFINITY; LANES];
-    let (parts, rest) = scores.as_chunks::<LANES>();
+    let (parts, rest) = row.as_chunks::<LANES>();
     for part in parts {
         for lane in 0..LANES {
             lanes[lane] = larger(lanes[lane], part[lane]);
         }
     }
-    let largest = rest.iter().copied().fold(fold(lanes, larger), larger);
-    for score in scores.iter_mut() {
-        *score = exp(*score - largest);
-    }
-    let total = sum(scores, |x| x);
-    for score in scores {
-        *score /= total;
-    }
+    rest.iter().copied().fold(fold(lanes, larger), larger)
 }
 
 #[cfg(test)]
@@ -149,12 +164,12 @@ mod tests {
             let mut scores: Vec<f32> = (0..len).map(|x| (x as f32).sin() * 9.0).collect();
             let exact: f64 = scores.iter().map(|x| f64::from(*x).exp()).sum();
             let expected: Vec<f64> = scores.iter().map(|x| f64::from(*x).exp() / exact).collect();
-            softmax(&mut scores);
+            softmax(&mut scores, len);
             for (found, expected) in scores.iter().zip(expected) {
                 assert!((f64::from(*found) - expected).abs() < 1e-6);
             }
             scores[len / 2] = f32::NAN;
-            softmax(&mut scores);
+            softmax(&mut scores, len);
             assert!(scores.iter().all(|x| x.is_nan()));
         }
     }
@@ -164,7 +179,14 @@ mod tests {
         for len in 0..50_usize {
             let values: Vec<f32> = (1..=len).map(|x| x as f32).collect();
             assert_eq!(sum(&values, |x| x).to_bits(), ((len * (len + 1) / 2) as f32).to_bits());
-            assert_eq!(widest(|| sum(&values, |x| x)).to_bits(), sum(&values, |x| x).to_bits());
+            assert_eq!(
+                widest(
+                    #[inline(always)]
+                    || sum(&values, |x| x)
+                )
+                .to_bits(),
+                sum(&values, |x| x).to_bits()
+            );
         }
     }
 }

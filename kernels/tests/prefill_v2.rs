@@ -73,8 +73,9 @@ fn a_published_nonce_comes_out_through_the_scheme() {
 #[case(Recipe::TinyQwen3Moe)]
 fn batches_of_any_shape_give_the_same_artifacts(#[case] recipe: Recipe) {
     let scheme = scheme(recipe, Dtype::Bf16);
-    let together = generate(&scheme, &round(), &[9, 4, 1001]);
-    let apart: Vec<_> = [9, 4, 1001]
+    let nonces = [9, 4, 1001, 5, 6, 7, 1002, 12, 13];
+    let together = generate(&scheme, &round(), &nonces);
+    let apart: Vec<_> = nonces
         .into_iter()
         .flat_map(|nonce| generate(&scheme, &round(), &[nonce]))
         .collect();

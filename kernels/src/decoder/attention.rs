@@ -75,23 +75,21 @@ impl Attention {
         }
     }
 
-    /// `x` holds all tokens; `out` receives those from `first` on.
+    /// `x` holds all tokens of some sequences, `asking` those of each from `first` on, which `out` receives.
     pub(super) fn forward<A: Arithmetic>(
         &self,
-        x: &[f32],
+        (x, asking): (&[f32], &[f32]),
         first: usize,
         rope: &Rope,
         work: &mut Work,
         out: &mut [f32],
     ) {
-        let tokens = rope.positions();
-        let width = x.len() / tokens;
-        let queries = tokens - first;
-        work.q.resize(queries * self.q.out(), 0.0);
-        work.k.resize(tokens * self.k.out(), 0.0);
-        work.v.resize(tokens * self.v.out(), 0.0);
-        work.heads.resize(queries * self.q.out(), 0.0);
-        self.q.forward::<A>(&x[first * width..], &mut work.q);
+        let rows = |x: &[f32]| x.len() / self.q.inp();
+        work.q.resize(rows(asking) * self.q.out(), 0.0);
+        work.k.resize(rows(x) * self.k.out(), 0.0);
+        work.v.resize(rows(x) * self.v.out(), 0.0);
+        work.heads.resize(work.q.len(), 0.0);
+        self.q.forward::<A>(asking, &mut work.q);
         self.k.forward::<A>(x, &mut work.k);
         self.v.forward::<A>(x, &mut work.v);
         if let Some((q, k)) = &self.qk_norm {
@@ -100,15 +98,23 @@ impl Attention {
         }
         rope.turn::<A>(&mut work.q, self.q.out(), first);
         rope.turn::<A>(&mut work.k, self.k.out(), 0);
-        for key_head in 0..self.k.out() / self.head_dim {
-            self.attend::<A>(key_head, first, work);
+        for sequence in 0..rows(x) / rope.positions() {
+            for key_head in 0..self.k.out() / self.head_dim {
+                self.attend::<A>((sequence, rope.positions()), key_head, first, work);
+            }
         }
         self.o.forward::<A>(&work.heads, out);
     }
 
-    /// All queries that look at one key head: its keys map a query to scores, its values map probabilities to an output. A
+    /// All queries of a sequence that look at one key head: its keys map a query to scores, its values map probabilities to an output. A
     /// tile of queries sees the keys up to its last one; what a query must not see has probability zero, which adds nothing.
-    fn attend<A: Arithmetic>(&self, key_head: usize, first: usize, work: &mut Work) {
+    fn attend<A: Arithmetic>(
+        &self,
+        (sequence, tokens): (usize, usize),
+        key_head: usize,
+        first: usize,
+        work: &mut Work,
+    ) {
         let (dim, width, key_width) = (self.head_dim, self.q.out(), self.k.out());
         let Work {
             q,
@@ -121,7 +127,9 @@ impl Attention {
             scores,
             outputs,
         } = work;
-        let (tokens, at) = (k.len() / key_width, key_head * dim);
+        let at = key_head * dim;
+        let k = &k[sequence * tokens * key_width..][..tokens * key_width];
+        let v = &v[sequence * tokens * key_width..][..tokens * key_width];
         keys.refill(tokens, dim, |token, row| {
             row.copy_from_slice(&k[token * key_width + at..][..dim]);
         });
@@ -134,7 +142,7 @@ impl Attention {
                 let rows = TILE.min(tokens - first - tile);
                 let visible = first + tile + rows;
                 let padded = visible.next_multiple_of(LANES);
-                let place = |row: usize| (tile + row) * width + head * dim;
+                let place = |row: usize| (sequence * (tokens - first) + tile + row) * width + head * dim;
                 queries.clear();
                 for row in 0..rows {
                     queries.extend_from_slice(&q[place(row)..][..dim]);
@@ -155,18 +163,18 @@ impl Attention {
 /// Scores to probabilities, in rows padded for vector units: the last row sees `visible` keys, each row before it one fewer.
 fn probabilities(scores: &mut [f32], visible: usize, rows: usize, scale: f32) {
     let padded = scores.len() / rows;
-    vector::widest(|| {
-        for (row, scores) in scores.chunks_exact_mut(padded).enumerate() {
-            let seen = visible - (rows - 1 - row);
-            for part in scores.as_chunks_mut::<LANES>().0 {
-                for score in part {
-                    *score *= scale;
-                }
+    vector::widest(
+        #[inline(always)]
+        || {
+            for score in &mut *scores {
+                *score *= scale;
             }
-            scores[seen..].fill(f32::NEG_INFINITY);
-            vector::softmax(scores);
-        }
-    });
+            for (row, scores) in scores.chunks_exact_mut(padded).enumerate() {
+                scores[visible - (rows - 1 - row)..].fill(f32::NEG_INFINITY);
+            }
+            vector::softmax(scores, padded);
+        },
+    );
 }
 
 /// Cosines and sines of the rotary embedding: pairs are the two halves of a head, angles single precision.
@@ -198,19 +206,26 @@ impl Rope {
         self.table.len() / (self.head_dim / 2)
     }
 
-    /// Turns rows of `width` elements (whole heads); the first row stands at position `first`.
+    /// Turns rows of `width` elements (whole heads); the first row of each sequence stands at position `first`.
     fn turn<A: Arithmetic>(&self, rows: &mut [f32], width: usize, first: usize) {
         let half = self.head_dim / 2;
-        let angles = self.table.chunks_exact(half).skip(first);
-        for (row, angles) in rows.chunks_exact_mut(width).zip(angles) {
-            for head in row.chunks_exact_mut(self.head_dim) {
-                let (left, right) = head.split_at_mut(half);
-                for ((left, right), (cos, sin)) in left.iter_mut().zip(right).zip(angles) {
-                    let (x, y) = (*left, *right);
-                    *left = A::round(x * cos - y * sin);
-                    *right = A::round(y * cos + x * sin);
+        let table = &self.table[first * half..];
+        vector::widest(
+            #[inline(always)]
+            || {
+                for rows in rows.chunks_exact_mut(table.len() / half * width) {
+                    for (row, angles) in rows.chunks_exact_mut(width).zip(table.chunks_exact(half)) {
+                        for head in row.chunks_exact_mut(self.head_dim) {
+                            let (left, right) = head.split_at_mut(half);
+                            for ((left, right), (cos, sin)) in left.iter_mut().zip(right).zip(angles) {
+                                let (x, y) = (*left, *right);
+                                *left = A::round(x * cos - y * sin);
+                                *right = A::round(y * cos + x * sin);
+                            }
+                        }
+                    }
                 }
-            }
-        }
+            },
+        );
     }
 }

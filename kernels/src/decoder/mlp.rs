@@ -91,9 +91,12 @@ impl Gated {
 
 /// gate = silu(gate) * up, silu rounded.
 pub(crate) fn gate_by<A: Arithmetic>(gate: &mut [f32], up: &[f32]) {
-    vector::widest(|| {
-        for (gate, up) in gate.iter_mut().zip(up) {
-            *gate = A::round(A::round(*gate / (1.0 + vector::exp(-*gate))) * up);
-        }
-    });
+    vector::widest(
+        #[inline(always)]
+        || {
+            for (gate, up) in gate.iter_mut().zip(up) {
+                *gate = A::round(A::round(*gate / (1.0 + vector::exp(-*gate))) * up);
+            }
+        },
+    );
 }

@@ -99,8 +99,9 @@ impl Work {
     fn route<A: Arithmetic>(&mut self, router: &Linear, x: &[f32]) {
         self.probabilities.resize(x.len() / router.inp() * router.out(), 0.0);
         router.forward::<A>(x, &mut self.probabilities);
-        for row in self.probabilities.chunks_exact_mut(router.out()) {
-            vector::softmax(row);
-        }
+        vector::widest(
+            #[inline(always)]
+            || vector::softmax(&mut self.probabilities, router.out()),
+        );
     }
 }

@@ -90,7 +90,10 @@ impl Heads {
                     let dot: f32 = q.iter().zip(&k[part(row)]).map(|(q, k)| q * k).sum();
                     F16::round(F16::round(dot) / root)
                 }));
-                widest(|| softmax(scores));
+                widest(
+                    #[inline(always)]
+                    || softmax(scores, visible),
+                );
                 out.fill(0.0);
                 for (row, weight) in scores.iter().enumerate() {
                     let weight = F16::round(*weight);
