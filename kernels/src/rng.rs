@@ -54,9 +54,11 @@ fn fill_pairs(seed: u32, (first, half): (usize, usize), cosines: &mut [f32], sin
     vector::widest(
         #[inline(always)]
         || {
-            for (index, (cosine, sine)) in (first as u32..).zip(cosines.iter_mut().zip(&mut *sines)) {
+            // `MAX_ELEMENTS` keeps indices far from wrapping; a check of it would keep the loop off the vector units.
+            for (index, (cosine, sine)) in cosines.iter_mut().zip(&mut *sines).enumerate() {
+                let index = (first as u32).wrapping_add(index as u32);
                 *cosine = uniform(seed, index);
-                *sine = uniform(seed, half as u32 + index);
+                *sine = uniform(seed, (half as u32).wrapping_add(index));
             }
             for uniform in &mut *cosines {
                 *uniform = elementary::ln(uniform.max(SMALLEST_UNIFORM));

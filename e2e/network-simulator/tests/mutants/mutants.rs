@@ -52,7 +52,10 @@ pub const MUTANTS: &[Mutant] = &[
         "rng.rs",
         &[
             ("uniform(seed, index)", "uniform(seed, 2 * index)"),
-            ("uniform(seed, half as u32 + index)", "uniform(seed, 2 * index + 1)"),
+            (
+                "uniform(seed, (half as u32).wrapping_add(index))",
+                "uniform(seed, 2 * index + 1)",
+            ),
         ],
     ),
     rejected(
