@@ -1,5 +1,7 @@
 //! The Window Gate: one pure function that every disruptive act asks. No answer is no.
 
+pub mod host;
+
 use crds::references::{ExamKind, Window};
 use serde::{Deserialize, Serialize};
 
@@ -117,6 +119,23 @@ pub enum GateReason {
     BreakerTripped,
     /// Not ours to touch.
     Unowned,
+}
+
+impl GateReason {
+    /// What a person who waits is told.
+    pub fn for_people(self) -> &'static str {
+        match self {
+            Self::NotGreen => "an exam is possible at two blocks' notice; the next Green window is waited for",
+            Self::ExamActive => "an exam runs or is being validated",
+            Self::UpgradeFreeze => "an upgrade of the chain is near",
+            Self::ChainUnknown => "the chain is not known well enough; see the SprintSchedule's conditions",
+            Self::BudgetExceeded => "more weight would be out than may be; add a spare",
+            Self::LeadTimeTooShort => "it would not be proven again before the next Sprint",
+            Self::FrozenBeforeSprint => "nothing moves shortly before a Sprint",
+            Self::BreakerTripped => "a mass change was stopped; a person must re-arm it",
+            Self::Unowned => "not ours to touch",
+        }
+    }
 }
 
 /// Free margin of a confirmation in all, natural shortfall included: basis points (1 − 1/1.1, see `docs/architecture.md`).

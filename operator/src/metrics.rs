@@ -39,6 +39,8 @@ pub struct Metrics {
     pub takeover_duration: HistogramVec,
     /// Writes to anything outside the API server, by target.
     pub external_writes_total: IntCounterVec,
+    /// Machines somebody works on or wants to, by stage.
+    pub machines: IntGaugeVec,
     /// Rewards lost, ngonka, by cause.
     pub sprint_lost_ngonka_total: CounterVec,
 }
@@ -119,6 +121,11 @@ impl Metrics {
                 &[0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0],
             )?,
             external_writes_total: counter("external_writes_total", "Writes outside the API server.", &["target"])?,
+            machines: gauge(
+                "machines",
+                "Machines somebody works on or wants to, by stage of their maintenance.",
+                &["stage"],
+            )?,
             sprint_lost_ngonka_total,
         })
     }

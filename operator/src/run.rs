@@ -32,7 +32,7 @@ use crate::metrics::Metrics;
 use crate::signal as fleet_signal;
 use crate::sprint_view::SprintView;
 use crate::trust::Trust;
-use crate::{backoff, gonka_host, gpu_node, model_deployment, schema, sprint_run, sprint_schedule};
+use crate::{backoff, gonka_host, gpu_node, machine, model_deployment, schema, sprint_run, sprint_schedule};
 
 /// Longest wait for parts to end after the stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -203,10 +203,18 @@ async fn control(mut context: Context, view: &SprintView, readiness: &Readiness)
             .context("GonkaHost controller")
             .map(|()| "GonkaHost controller")
     });
+    let watching = model_deployment::watch(&context);
+    let (machines, stores) = (context.clone(), watching.stores());
+    controllers.spawn(async move {
+        machine::run(machines, stores)
+            .await
+            .context("machine controller")
+            .map(|()| "machine controller")
+    });
     let deployments = context.clone();
     controllers.spawn(async move {
         let trust = deployments.trust.clone();
-        model_deployment::run(deployments, move || trust.jwks_json())
+        model_deployment::run(deployments, watching, move || trust.jwks_json())
             .await
             .context("ModelDeployment controller")
             .map(|()| "ModelDeployment controller")

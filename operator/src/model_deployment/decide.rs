@@ -202,7 +202,8 @@ fn pod_changes(world: &World<'_>, plan: &Plan, holders: &BTreeMap<String, i32>) 
             let label = holders
                 .get(name)
                 .map_or_else(|| crds::labels::SLOT_SPARE.to_owned(), ToString::to_string);
-            (pod.slot != label || !pod.protected).then(|| {
+            let protected = !world.machine(pod).is_some_and(|machine| machine.released);
+            (pod.slot != label || pod.protected != protected).then(|| {
                 Change::Apply(Object {
                     resource: resource(),
                     namespace: Some(seen.namespace().to_owned()),
@@ -215,7 +216,7 @@ fn pod_changes(world: &World<'_>, plan: &Plan, holders: &BTreeMap<String, i32>) 
                             "name": name,
                             "namespace": seen.namespace(),
                             "uid": pod.uid,
-                            "labels": {crds::labels::SLOT: label, crds::labels::PROTECTED: "true"},
+                            "labels": {crds::labels::SLOT: label, crds::labels::PROTECTED: protected.to_string()},
                         },
                     }),
                 })

@@ -153,6 +153,12 @@ pub struct Machine {
     pub ready_since_ms: i64,
     /// `spec.unschedulable`, or maintenance is requested: no new slot goes there.
     pub leaving: bool,
+    /// Its turn has come: slots leave it for rehearsed spares.
+    pub draining: bool,
+    /// Released to whoever works on it: its pods are protected no more.
+    pub released: bool,
+    /// Back, and not everything on it is proven again: a pod there takes no slot before it is.
+    pub returning: bool,
     /// Excluded by its owner.
     pub excluded: bool,
     /// Failure domain; the Node's own name when the label is missing.

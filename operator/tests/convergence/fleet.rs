@@ -344,6 +344,7 @@ impl Fleet {
                 let status = serde_json::from_value(object.value["status"].clone());
                 self.deployment.status = Some(status.expect("a status is a status"));
             }
+            Change::Merge(object) => panic!("a deployment has no business with {}", object.name),
             Change::Event(_) => {}
         }
     }

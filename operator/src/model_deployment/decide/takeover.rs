@@ -36,6 +36,8 @@ pub enum Cause {
     NotLoaded,
     /// The machine is excluded.
     Excluded,
+    /// Somebody works on the machine, and it is its turn.
+    Maintenance,
     /// The pod has an older revision.
     Rollout,
     /// The spec has fewer slots.
@@ -69,9 +71,12 @@ impl Cause {
             | Self::ScaledDown
             | Self::Fenced => Need::Answering,
             Self::NodeLost => Need::Loaded,
-            Self::FellSilent | Self::GpuFinding | Self::NoFirstNonce | Self::NotLoaded | Self::Excluded => {
-                Need::Rehearsed
-            }
+            Self::FellSilent
+            | Self::GpuFinding
+            | Self::NoFirstNonce
+            | Self::NotLoaded
+            | Self::Excluded
+            | Self::Maintenance => Need::Rehearsed,
             Self::Rollout => Need::RehearsedRevision,
         }
     }
@@ -83,7 +88,10 @@ impl Cause {
 
     /// A healthy slot moves by somebody's wish: only when the gate allows it, one at a time.
     pub fn is_planned(self) -> bool {
-        matches!(self, Self::Excluded | Self::Rollout | Self::ScaledDown)
+        matches!(
+            self,
+            Self::Excluded | Self::Maintenance | Self::Rollout | Self::ScaledDown
+        )
     }
 }
 
@@ -121,6 +129,9 @@ pub fn cause(world: &World<'_>, slot: i32, assignment: &Assignment) -> Option<Ca
     }
     if world.machine(pod).is_some_and(|machine| machine.excluded) {
         return Some(Cause::Excluded);
+    }
+    if world.machine(pod).is_some_and(|machine| machine.draining) {
+        return Some(Cause::Maintenance);
     }
     (!world.seen.deployment.spec.rollout.paused && pod.revision != world.revision).then_some(Cause::Rollout)
 }
@@ -196,7 +207,7 @@ impl<'w, 'a> Bench<'w, 'a> {
             .seen
             .pods
             .iter()
-            .filter(|(name, pod)| !held.contains(*name) && is_fit(world, pod))
+            .filter(|(name, pod)| !held.contains(*name) && is_fit(world, name, pod))
             .map(|(name, _)| name.clone())
             .collect();
         Self { world, free, domains }
@@ -268,7 +279,7 @@ impl<'w, 'a> Bench<'w, 'a> {
 }
 
 /// Nothing speaks against giving the pod a slot.
-fn is_fit(world: &World<'_>, pod: &PodSeen) -> bool {
+fn is_fit(world: &World<'_>, name: &str, pod: &PodSeen) -> bool {
     let machine = world.machine(pod);
     let in_vain = world.exam.as_ref().is_some_and(|exam| {
         world
@@ -280,5 +291,6 @@ fn is_fit(world: &World<'_>, pod: &PodSeen) -> bool {
         && world.live(pod).is_some_and(|live| live.link == Link::Connected)
         && !world.gpu_finding(pod)
         && !machine.is_some_and(|machine: &Machine| machine.excluded || machine.leaving)
+        && (!machine.is_some_and(|machine| machine.returning) || world.proof(name).ran())
         && !in_vain
 }

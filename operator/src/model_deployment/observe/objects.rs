@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Resource;
+use kube::runtime::reflector::store::WriterDropped;
 use kube::runtime::reflector::{ObjectRef, Store};
 
 use super::is_child;
@@ -63,6 +64,23 @@ pub struct Stores {
     pub nodes: Store<Node>,
     /// Machines as their agents see them.
     pub gpu_nodes: Store<GpuNode>,
+}
+
+impl Stores {
+    /// Waits until every store was filled once: an empty store is not an empty world.
+    pub async fn ready(&self) -> Result<(), WriterDropped> {
+        self.deployments.wait_until_ready().await?;
+        self.hosts.wait_until_ready().await?;
+        self.schedules.wait_until_ready().await?;
+        self.pods.wait_until_ready().await?;
+        self.services.wait_until_ready().await?;
+        self.slices.wait_until_ready().await?;
+        self.budgets.wait_until_ready().await?;
+        self.accounts.wait_until_ready().await?;
+        self.trust.wait_until_ready().await?;
+        self.nodes.wait_until_ready().await?;
+        self.gpu_nodes.wait_until_ready().await
+    }
 }
 
 impl std::fmt::Debug for Stores {
