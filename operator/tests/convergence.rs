@@ -31,6 +31,8 @@ enum Event {
     Spares(i32),
     Revision(u8),
     Exclude(usize, bool),
+    /// A wish for maintenance, as far as the queue has let it come.
+    Maintain(usize, u8),
     Finding(usize, bool),
     Chain(bool),
     /// The operator dies after so many writes.
@@ -48,6 +50,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         (0..3_i32).prop_map(Event::Spares),
         (0..3_u8).prop_map(Event::Revision),
         (any::<usize>(), any::<bool>()).prop_map(|(machine, on)| Event::Exclude(machine, on)),
+        (any::<usize>(), 0..4_u8).prop_map(|(machine, stage)| Event::Maintain(machine, stage)),
         (any::<usize>(), any::<bool>()).prop_map(|(machine, on)| Event::Finding(machine, on)),
         any::<bool>().prop_map(Event::Chain),
         (0..12_usize).prop_map(Event::Die),
@@ -79,6 +82,12 @@ fn happen(fleet: &mut Fleet, event: &Event) {
         Event::Exclude(index, on) => {
             if let Some(machine) = pick(&machines, *index).and_then(|name| fleet.machines.get_mut(&name)) {
                 machine.excluded = *on;
+            }
+        }
+        Event::Maintain(index, stage) => {
+            if let Some(machine) = pick(&machines, *index).and_then(|name| fleet.machines.get_mut(&name)) {
+                (machine.leaving, machine.draining) = (matches!(stage, 1 | 2), *stage == 1);
+                (machine.released, machine.returning) = (*stage == 2, *stage == 3);
             }
         }
         Event::Finding(index, on) => {
@@ -204,6 +213,7 @@ fn calm(fleet: &mut Fleet) {
             machine.findings.clear();
             machine.gpus_healthy = Some(true);
             machine.excluded = false;
+            (machine.leaving, machine.draining, machine.released, machine.returning) = (false, false, false, false);
         }
     }
     // A person re-arms the breaker; a rollout needs a spare.
