@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-/// The fleet's Sprint and its records.
+/// The fleet's Sprint, its windows and plans, and its records.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-gonka", bin_name = "kubectl gonka", version)]
 pub(crate) struct Args {
@@ -28,6 +28,21 @@ pub(crate) enum Command {
         /// Print the operator's view as JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// What may be disrupted now, why not, and the windows of the days to come.
+    Window {
+        /// How many days to show, 1 to 7.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=7))]
+        days: u32,
+        /// Times in UTC instead of this machine's time zone.
+        #[arg(long)]
+        utc: bool,
+    },
+    /// What will happen to which machines and deployments, when, and why not now.
+    Plan {
+        /// Times in UTC instead of this machine's time zone.
+        #[arg(long)]
+        utc: bool,
     },
     /// Records of exams, newest first.
     Runs {

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use crds::sprint_view::View;
-use crds::{GonkaHost, SprintRun, SprintSchedule};
+use crds::{GonkaHost, GpuNode, ModelDeployment, SprintRun, SprintSchedule};
 use kube::api::{Api, ListParams};
 use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
@@ -58,6 +58,24 @@ pub(crate) async fn hosts(client: &Client) -> Result<Vec<GonkaHost>> {
         .list(&ListParams::default())
         .await
         .context("GonkaHosts cannot be listed")?;
+    Ok(list.items)
+}
+
+/// All machines with GPUs.
+pub(crate) async fn machines(client: &Client) -> Result<Vec<GpuNode>> {
+    let list = Api::all(client.clone())
+        .list(&ListParams::default())
+        .await
+        .context("GpuNodes cannot be listed")?;
+    Ok(list.items)
+}
+
+/// All deployments.
+pub(crate) async fn deployments(client: &Client) -> Result<Vec<ModelDeployment>> {
+    let list = Api::all(client.clone())
+        .list(&ListParams::default())
+        .await
+        .context("ModelDeployments cannot be listed")?;
     Ok(list.items)
 }
 
