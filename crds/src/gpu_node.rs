@@ -31,11 +31,7 @@ use crate::conditions::ConditionType;
         type_ = "string",
         json_path = ".status.conditions[?(@.type=='Ready')].status"
     ),
-    printcolumn(
-        name = "Maintenance",
-        type_ = "string",
-        json_path = ".status.maintenance.state"
-    ),
+    printcolumn(name = "Maintenance", type_ = "string", json_path = ".status.maintenance.state"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[cfg_attr(feature = "cel", kube(cel))]

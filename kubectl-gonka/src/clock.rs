@@ -14,7 +14,10 @@ pub(crate) struct Clock {
 impl Clock {
     /// Day and minute, for example `Fri 27 Nov 14:31`.
     pub(crate) fn day(&self, time: &Time) -> String {
-        time.0.to_zoned(self.zone.clone()).strftime("%a %d %b %H:%M").to_string()
+        time.0
+            .to_zoned(self.zone.clone())
+            .strftime("%a %d %b %H:%M")
+            .to_string()
     }
 
     /// The minute alone on the day of `than`, else [`Self::day`].
@@ -69,7 +72,17 @@ mod tests {
     #[test]
     fn durations_have_two_units_at_most() {
         let shown: Vec<String> = [0, 59, 60, 95, 610, 3_600, 7_925, 86_400, 100_000].map(lasts).into();
-        let expected = ["0 s", "59 s", "1 min", "1 min 35 s", "10 min", "1 h", "2 h 12 min", "1 d", "1 d 3 h"];
+        let expected = [
+            "0 s",
+            "59 s",
+            "1 min",
+            "1 min 35 s",
+            "10 min",
+            "1 h",
+            "2 h 12 min",
+            "1 d",
+            "1 d 3 h",
+        ];
         assert_eq!(shown, expected);
     }
 

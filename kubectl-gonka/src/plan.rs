@@ -10,17 +10,24 @@ use crate::table;
 
 /// One line per thing that is planned, the next first.
 pub(crate) fn render(machines: &[GpuNode], deployments: &[ModelDeployment], clock: &Clock) -> String {
-    let mut lines: Vec<Line> = machines.iter().filter_map(|machine| maintenance(machine, clock)).collect();
+    let mut lines: Vec<Line> = machines
+        .iter()
+        .filter_map(|machine| maintenance(machine, clock))
+        .collect();
     lines.extend(deployments.iter().filter_map(rollout));
     if lines.is_empty() {
-        return "nothing is planned: every pod has its wanted revision, nobody wishes to work on a machine\n".to_owned();
+        return "nothing is planned: every pod has its wanted revision, nobody wishes to work on a machine\n"
+            .to_owned();
     }
     lines.sort_by(|one, other| (one.rank, &one.subject).cmp(&(other.rank, &other.subject)));
     let rows: Vec<Vec<String>> = lines
         .into_iter()
         .map(|line| vec![line.what, line.subject, line.state, line.when, line.why])
         .collect();
-    table::render(&["WHAT", "OF", "STATE", "RELEASED", "WHY NOT NOW, OR WHAT TO DO"], &rows)
+    table::render(
+        &["WHAT", "OF", "STATE", "RELEASED", "WHY NOT NOW, OR WHAT TO DO"],
+        &rows,
+    )
 }
 
 struct Line {
@@ -49,7 +56,9 @@ fn maintenance(machine: &GpuNode, clock: &Clock) -> Option<Line> {
             MaintenanceStage::Released => 0,
             MaintenanceStage::Returning => 1,
             MaintenanceStage::Draining => 2,
-            MaintenanceStage::Waiting | MaintenanceStage::Unknown => 3 + i64::from(answer.queue_position.unwrap_or(i32::MAX)),
+            MaintenanceStage::Waiting | MaintenanceStage::Unknown => {
+                3 + i64::from(answer.queue_position.unwrap_or(i32::MAX))
+            }
         },
         what: format!("maintenance, {} min: {reason}", wish.expected_minutes),
         subject: format!("machine {}", machine.name_any()),
@@ -65,11 +74,18 @@ fn maintenance(machine: &GpuNode, clock: &Clock) -> Option<Line> {
 fn rollout(deployment: &ModelDeployment) -> Option<Line> {
     let status = deployment.status.as_ref()?;
     let rolled_out = ConditionType::RolledOut.to_string();
-    let condition = status.conditions.iter().find(|condition| condition.type_ == rolled_out)?;
+    let condition = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == rolled_out)?;
     (condition.status == "False").then(|| Line {
         rank: 2,
         what: format!("rollout of revision {}", status.revision.as_deref().unwrap_or("?")),
-        subject: format!("{}/{}", deployment.namespace().unwrap_or_default(), deployment.name_any()),
+        subject: format!(
+            "{}/{}",
+            deployment.namespace().unwrap_or_default(),
+            deployment.name_any()
+        ),
         state: condition.reason.clone(),
         when: String::new(),
         why: condition.message.clone(),
@@ -97,7 +113,9 @@ mod tests {
         let times = json!({"requestedTime": "2025-11-27T11:00:00Z", "sinceTime": "2025-11-27T11:50:00Z"});
         let answer = |extra: serde_json::Value| {
             let mut all = times.clone();
-            all.as_object_mut().expect("a map").extend(extra.as_object().cloned().expect("a map"));
+            all.as_object_mut()
+                .expect("a map")
+                .extend(extra.as_object().cloned().expect("a map"));
             all
         };
         let fan = json!({"state": "Requested", "reason": "a fan", "expectedMinutes": 45});
@@ -105,8 +123,10 @@ mod tests {
             machine(
                 "n7",
                 &fan,
-                &answer(json!({"state": "Waiting", "message": "queued: one failure domain at a time, and n3 is out",
-                    "expectedReleaseTime": "2025-11-27T14:31:00Z", "queuePosition": 1})),
+                &answer(
+                    json!({"state": "Waiting", "message": "queued: one failure domain at a time, and n3 is out",
+                    "expectedReleaseTime": "2025-11-27T14:31:00Z", "queuePosition": 1}),
+                ),
             ),
             machine(
                 "n3",

@@ -29,7 +29,9 @@ pub(crate) fn render(schedules: &[SprintSchedule], hosts: &[GonkaHost], days: u3
 fn means(window: Window) -> &'static str {
     match window {
         Window::Green => "no exam can be announced: disruption within each host's budget",
-        Window::Amber => "an exam is possible at two blocks' notice, or a Sprint is near: slots move to rehearsed spares, nothing else",
+        Window::Amber => {
+            "an exam is possible at two blocks' notice, or a Sprint is near: slots move to rehearsed spares, nothing else"
+        }
         Window::Sprint => "a Sprint generates: nothing is disrupted",
         Window::Confirmation => "a confirmation runs: nothing is disrupted",
         Window::Validation => "a Sprint is validated: nothing is disrupted",
@@ -62,7 +64,11 @@ fn now(schedule: &SprintSchedule, clock: &Clock) -> String {
     if status.window == Window::Unknown {
         let why = status.conditions.iter().filter(|condition| condition.status != "True");
         for condition in why.filter(|condition| !condition.message.is_empty()) {
-            let _infallible = writeln!(text, "  {} {}: {}", condition.type_, condition.reason, condition.message);
+            let _infallible = writeln!(
+                text,
+                "  {} {}: {}",
+                condition.type_, condition.reason, condition.message
+            );
         }
     }
     if let Some(plan) = &status.upgrade_plan {
@@ -179,7 +185,10 @@ mod tests {
         }]}))
         .expect("a status");
         let text = render(&[schedule], &[], 2, &clock());
-        assert!(text.contains("EndpointsAgree QuorumLost: 1 of 3 endpoints answers"), "{text}");
+        assert!(
+            text.contains("EndpointsAgree QuorumLost: 1 of 3 endpoints answers"),
+            "{text}"
+        );
         assert!(text.contains("no calendar"), "{text}");
     }
 }

@@ -71,6 +71,10 @@ pub struct Settings {
     pub gpu_node_selector: String,
     /// Folder that outlives this process, but not its pod.
     pub cache_dir: PathBuf,
+    /// Admission policies that must be there.
+    pub admission_policies: Vec<String>,
+    /// How long a glass stays broken, seconds.
+    pub break_glass_seconds: u32,
     /// Folder for records (JSON lines); absent when no volume is mounted.
     pub records_dir: Option<PathBuf>,
     /// How often external state is compared with the spec, seconds.
@@ -101,6 +105,8 @@ impl From<&Args> for Settings {
             slot_token_file,
             agent_template_file,
             gpu_node_selector,
+            admission_policies,
+            break_glass_seconds,
             records_dir,
             resync_seconds,
             callback_interval_seconds,
@@ -117,6 +123,8 @@ impl From<&Args> for Settings {
             slot_token_file,
             agent_template_file,
             gpu_node_selector,
+            admission_policies,
+            break_glass_seconds,
             records_dir,
             resync_seconds,
             slot_priority_class,

@@ -140,7 +140,11 @@ async fn write(context: &Context, decision: Decision) -> bool {
                     .reconcile_total
                     .with_label_values(&[CONTROLLER, error.category()])
                     .inc();
-                tracing::warn!(error = &error as &dyn std::error::Error, what, "a machine is not as it should be yet");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    what,
+                    "a machine is not as it should be yet"
+                );
             }
         }
     }

@@ -32,7 +32,9 @@ use crate::metrics::Metrics;
 use crate::signal as fleet_signal;
 use crate::sprint_view::SprintView;
 use crate::trust::Trust;
-use crate::{backoff, gonka_host, gpu_node, machine, model_deployment, schema, sprint_run, sprint_schedule};
+use crate::{
+    backoff, gonka_host, gpu_node, machine, model_deployment, protection, schema, sprint_run, sprint_schedule,
+};
 
 /// Longest wait for parts to end after the stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -210,6 +212,13 @@ async fn control(mut context: Context, view: &SprintView, readiness: &Readiness)
             .await
             .context("machine controller")
             .map(|()| "machine controller")
+    });
+    let (protected, stores) = (context.clone(), watching.stores());
+    controllers.spawn(async move {
+        protection::run(protected, stores)
+            .await
+            .context("protection controller")
+            .map(|()| "protection controller")
     });
     let deployments = context.clone();
     controllers.spawn(async move {

@@ -12,6 +12,7 @@ mod invalid;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crds::gpu_node::MaintenanceStage;
 use crds::references::Window;
 use operator::change::Change;
 use operator::model_deployment::decide::{self, Step, breaker_limit};
@@ -86,8 +87,13 @@ fn happen(fleet: &mut Fleet, event: &Event) {
         }
         Event::Maintain(index, stage) => {
             if let Some(machine) = pick(&machines, *index).and_then(|name| fleet.machines.get_mut(&name)) {
-                (machine.leaving, machine.draining) = (matches!(stage, 1 | 2), *stage == 1);
-                (machine.released, machine.returning) = (*stage == 2, *stage == 3);
+                machine.leaving = matches!(stage, 1 | 2);
+                machine.maintenance = [
+                    None,
+                    Some(MaintenanceStage::Draining),
+                    Some(MaintenanceStage::Released),
+                    Some(MaintenanceStage::Returning),
+                ][usize::from(*stage)];
             }
         }
         Event::Finding(index, on) => {
@@ -213,7 +219,7 @@ fn calm(fleet: &mut Fleet) {
             machine.findings.clear();
             machine.gpus_healthy = Some(true);
             machine.excluded = false;
-            (machine.leaving, machine.draining, machine.released, machine.returning) = (false, false, false, false);
+            (machine.leaving, machine.maintenance) = (false, None);
         }
     }
     // A person re-arms the breaker; a rollout needs a spare.

@@ -24,7 +24,10 @@ pub fn state(host: &GonkaHost, margins: &Margins, parts: &[Part]) -> HostState {
     let exams = host.status.iter().flat_map(|status| &status.last_exams);
     let of = |wanted: fn(&Part) -> bool| share(parts.iter().filter(|part| wanted(part)), parts);
     HostState {
-        challenged: host.status.as_ref().is_some_and(|status| status.window == Window::Challenge),
+        challenged: host
+            .status
+            .as_ref()
+            .is_some_and(|status| status.window == Window::Challenge),
         breaker_tripped: false,
         max_weight_basis_points: disruption.max_weight_basis_points,
         allow_in_amber: disruption.allow_in_inference == AllowInInference::WithinMargin,
@@ -86,8 +89,15 @@ mod tests {
 
     #[test]
     fn the_worst_of_the_last_exams_and_what_is_out_count_against_the_margin() {
-        let parts = vec![part(true, false); 49].into_iter().chain([part(false, false)]).collect::<Vec<_>>();
-        let state = state(&host(&[(1_000, 990), (1_000, 1_010), (0, 0)]), &Margins::default(), &parts);
+        let parts = vec![part(true, false); 49]
+            .into_iter()
+            .chain([part(false, false)])
+            .collect::<Vec<_>>();
+        let state = state(
+            &host(&[(1_000, 990), (1_000, 1_010), (0, 0)]),
+            &Margins::default(),
+            &parts,
+        );
         assert_eq!(state.natural_shortfall_basis_points, 100);
         assert_eq!(state.unhealthy_basis_points, 200);
         assert_eq!(budget(&state), CONFIRMATION_MARGIN_BASIS_POINTS - 300);

@@ -59,7 +59,9 @@ pub fn decide(observed: &Observed) -> Decision {
     }
     for check in &observed.checks {
         if let Some(change) = switches::pause(observed, check, |name| held.contains(name)) {
-            decision.writes.insert(format!("NodeHealthCheck {}", check.name), vec![change]);
+            decision
+                .writes
+                .insert(format!("NodeHealthCheck {}", check.name), vec![change]);
         }
     }
     decision.waiting = decision.stages.keys().any(|stage| *stage != MaintenanceStage::Released);
@@ -108,7 +110,10 @@ fn answer(observed: &Observed, name: &str, machine: &Machine, turn: Option<&Turn
         return Vec::new();
     }
     let mut changes = vec![status_write(name, gpu_node, after.as_ref())];
-    let stages = (before.map(|answer| answer.state), after.as_ref().map(|answer| answer.state));
+    let stages = (
+        before.map(|answer| answer.state),
+        after.as_ref().map(|answer| answer.state),
+    );
     if stages.0 != stages.1 {
         changes.push(notice(name, gpu_node, after.as_ref()));
     }
@@ -119,10 +124,12 @@ fn status(now_ms: i64, before: Option<&MaintenanceStatus>, turn: &Turn) -> Maint
     let now = whole_seconds(now_ms);
     let same = before.filter(|answer| answer.state == turn.stage);
     let expected = turn.expected_ms.map(whole_seconds);
-    let steady = same.and_then(|answer| answer.expected_release_time.clone()).filter(|old| {
-        let moved = turn.expected_ms.map(|new| (new - old.0.as_millisecond()).abs());
-        moved.is_some_and(|moved| moved < STEADY_MILLIS)
-    });
+    let steady = same
+        .and_then(|answer| answer.expected_release_time.clone())
+        .filter(|old| {
+            let moved = turn.expected_ms.map(|new| (new - old.0.as_millisecond()).abs());
+            moved.is_some_and(|moved| moved < STEADY_MILLIS)
+        });
     MaintenanceStatus {
         state: turn.stage,
         message: turn.message.chars().take(1024).collect(),
@@ -151,7 +158,10 @@ fn status_write(name: &str, gpu_node: &GpuNodeSeen, after: Option<&MaintenanceSt
 fn notice(name: &str, gpu_node: &GpuNodeSeen, after: Option<&MaintenanceStatus>) -> Change {
     let (reason, note) = match after {
         Some(answer) => (format!("Maintenance{}", answer.state), answer.message.clone()),
-        None => ("MaintenanceOver".to_owned(), "the machine is protected again".to_owned()),
+        None => (
+            "MaintenanceOver".to_owned(),
+            "the machine is protected again".to_owned(),
+        ),
     };
     Change::Event(Notice {
         regarding: ObjectReference {

@@ -69,7 +69,10 @@ pub fn assemble(lists: &Lists, facts: &dyn Fn(&str) -> Arc<Facts>, now_ms: i64) 
     for machine in machines.values_mut() {
         machine.pods.sort_by(|one, other| one.name.cmp(&other.name));
     }
-    let deployments = lists.deployments.iter().map(|object| (key(object.as_ref()), deployment(object)));
+    let deployments = lists
+        .deployments
+        .iter()
+        .map(|object| (key(object.as_ref()), deployment(object)));
     let deployments: BTreeMap<String, Deployment> = deployments.collect();
     let hosts = lists
         .hosts
@@ -97,7 +100,10 @@ fn has_not_ended(pod: &Pod) -> bool {
 
 /// Labels of Nodes that anybody here asks for: a Node has dozens more.
 fn label_keys<'a>(lists: &'a Lists, checks: &'a [HealthCheck]) -> BTreeSet<&'a str> {
-    let domains = lists.deployments.iter().map(|object| object.spec.placement.failure_domain_key.as_str());
+    let domains = lists
+        .deployments
+        .iter()
+        .map(|object| object.spec.placement.failure_domain_key.as_str());
     let selectors = checks.iter().filter_map(|check| check.match_labels.as_ref());
     SWITCHES
         .iter()
@@ -130,7 +136,11 @@ fn node_seen(node: &Node, keys: &BTreeSet<&str>) -> NodeSeen {
             .into_iter()
             .flatten()
             .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
-        unschedulable: node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default(),
+        unschedulable: node
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.unschedulable)
+            .unwrap_or_default(),
         labels: pick(node.labels(), &|key| keys.contains(key)),
         annotations: pick(node.annotations(), &ours),
     }
@@ -206,8 +216,13 @@ fn host_seen(
     machines: &BTreeMap<String, Machine>,
     facts: &dyn Fn(&str) -> Arc<Facts>,
 ) -> Host {
-    let schedule = lists.schedules.iter().find(|schedule| schedule.name_any() == host.spec.schedule_name);
-    let margins = schedule.map(|schedule| schedule.spec.margins.clone()).unwrap_or_default();
+    let schedule = lists
+        .schedules
+        .iter()
+        .find(|schedule| schedule.name_any() == host.spec.schedule_name);
+    let margins = schedule
+        .map(|schedule| schedule.spec.margins.clone())
+        .unwrap_or_default();
     let namespace = host.namespace();
     let released = |node: Option<&String>| {
         node.and_then(|name| machines.get(name))
@@ -240,7 +255,9 @@ fn host_seen(
 
 fn health_check(object: &DynamicObject) -> HealthCheck {
     let selector = &object.data["spec"]["selector"];
-    let expressions = selector["matchExpressions"].as_array().is_some_and(|list| !list.is_empty());
+    let expressions = selector["matchExpressions"]
+        .as_array()
+        .is_some_and(|list| !list.is_empty());
     let labels = selector["matchLabels"].as_object().into_iter().flatten();
     HealthCheck {
         name: object.name_any(),

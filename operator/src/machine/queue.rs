@@ -91,7 +91,10 @@ fn since(machine: &Machine, now_ms: i64) -> i64 {
 }
 
 fn minutes(machine: &Machine) -> i32 {
-    machine.gpu_node.as_ref().map_or(30, |gpu_node| gpu_node.wish.expected_minutes)
+    machine
+        .gpu_node
+        .as_ref()
+        .map_or(30, |gpu_node| gpu_node.wish.expected_minutes)
 }
 
 fn millis(machine: &Machine) -> i64 {
@@ -127,7 +130,11 @@ fn by_host(observed: &Observed, machine: &Machine) -> BTreeMap<String, i32> {
             continue;
         };
         let of_host = observed.hosts.get(&deployment.host).map_or(0, |host| host.weight);
-        let weight = pod.slot.and_then(|slot| deployment.weights.get(&slot)).copied().unwrap_or_default();
+        let weight = pod
+            .slot
+            .and_then(|slot| deployment.weights.get(&slot))
+            .copied()
+            .unwrap_or_default();
         let share = match (pod.slot, of_host) {
             (None, _) => 0,
             // A slot of a host of which nothing is known is all of it.
@@ -207,7 +214,10 @@ impl Queue<'_> {
         let bare = self.without_spare(machine);
         if bare.is_empty() {
             return match self.ask_all(machine, ActionKind::Rollout, 0) {
-                Ok(()) => Next::Drain(format!("{} slots move to rehearsed spares, one after another", place.slots)),
+                Ok(()) => Next::Drain(format!(
+                    "{} slots move to rehearsed spares, one after another",
+                    place.slots
+                )),
                 Err(wait) => wait,
             };
         }
@@ -246,7 +256,10 @@ impl Queue<'_> {
     }
 
     fn load_millis(&self, machine: &Machine) -> i64 {
-        self.hosts(machine).map(|host| host.load_millis).max().unwrap_or_default()
+        self.hosts(machine)
+            .map(|host| host.load_millis)
+            .max()
+            .unwrap_or_default()
     }
 
     fn hosts(&self, machine: &Machine) -> impl Iterator<Item = &Host> {
@@ -303,8 +316,5 @@ fn waits(host: &Host, key: &str, verdict: Verdict, weight_basis_points: i32) -> 
         ),
         _ => reason.for_people().to_owned(),
     };
-    Next::Wait {
-        message: why,
-        from_ms,
-    }
+    Next::Wait { message: why, from_ms }
 }

@@ -36,11 +36,31 @@ pub struct Switch {
 
 /// Every switch that is held.
 pub const SWITCHES: [Switch; 6] = [
-    label(labels::PROTECTED, "true", "our admission policies: deletion of the Node object"),
-    label("nvidia.com/gpu-driver-upgrade.skip", "true", "gpu-operator: driver upgrades"),
-    label("nvsentinel.dgxc.nvidia.com/managed", "false", "NVSentinel: quarantine, drain, reboot"),
-    label("k8saas.nvidia.com/ManagedByNVSentinel", "false", "NVSentinel before its label moved"),
-    annotation("cluster-autoscaler.kubernetes.io/scale-down-disabled", "true", "Cluster Autoscaler"),
+    label(
+        labels::PROTECTED,
+        "true",
+        "our admission policies: deletion of the Node object",
+    ),
+    label(
+        "nvidia.com/gpu-driver-upgrade.skip",
+        "true",
+        "gpu-operator: driver upgrades",
+    ),
+    label(
+        "nvsentinel.dgxc.nvidia.com/managed",
+        "false",
+        "NVSentinel: quarantine, drain, reboot",
+    ),
+    label(
+        "k8saas.nvidia.com/ManagedByNVSentinel",
+        "false",
+        "NVSentinel before its label moved",
+    ),
+    annotation(
+        "cluster-autoscaler.kubernetes.io/scale-down-disabled",
+        "true",
+        "Cluster Autoscaler",
+    ),
     annotation("karpenter.sh/do-not-disrupt", "true", "Karpenter"),
 ];
 

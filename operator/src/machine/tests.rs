@@ -74,7 +74,9 @@ fn fleet(machines: usize, slots: usize) -> Observed {
         host: OURS.to_owned(),
         domain_key: "rack".to_owned(),
         spares: (slots..machines).map(name).collect(),
-        weights: (0..slots).map(|slot| (i32::try_from(slot).expect("few"), 100)).collect(),
+        weights: (0..slots)
+            .map(|slot| (i32::try_from(slot).expect("few"), 100))
+            .collect(),
     };
     observed.deployments.insert(TINY.to_owned(), deployment);
     let host = Host {
@@ -93,7 +95,10 @@ fn fleet(machines: usize, slots: usize) -> Observed {
 }
 
 fn wish(observed: &mut Observed, name: &str) {
-    let gpu_node = observed.machines.get_mut(name).and_then(|machine| machine.gpu_node.as_mut());
+    let gpu_node = observed
+        .machines
+        .get_mut(name)
+        .and_then(|machine| machine.gpu_node.as_mut());
     gpu_node.expect("a machine").wish = Maintenance {
         state: MaintenanceState::Requested,
         reason: Some("a fan".to_owned()),
@@ -113,7 +118,10 @@ fn turn(observed: &Observed, name: &str) -> Turn {
 fn carry_out(observed: &mut Observed, decision: &Decision) {
     for change in decision.writes.values().flatten() {
         if let Change::Status(object) = change
-            && let Some(gpu_node) = observed.machines.get_mut(&object.name).and_then(|machine| machine.gpu_node.as_mut())
+            && let Some(gpu_node) = observed
+                .machines
+                .get_mut(&object.name)
+                .and_then(|machine| machine.gpu_node.as_mut())
         {
             gpu_node.answer = serde_json::from_value(object.value["status"]["maintenance"].clone()).ok();
         }
@@ -150,7 +158,14 @@ fn slots_move_to_spares_first_and_then_the_machine_is_released() {
 #[test]
 fn a_cordon_is_a_wish_and_drain_waits_while_an_exam_runs() {
     let mut observed = fleet(3, 2);
-    observed.machines.get_mut("n2").expect("n2").node.as_mut().expect("a node").unschedulable = true;
+    observed
+        .machines
+        .get_mut("n2")
+        .expect("n2")
+        .node
+        .as_mut()
+        .expect("a node")
+        .unschedulable = true;
     for window in [
         Window::Sprint,
         Window::Validation,
@@ -166,7 +181,11 @@ fn a_cordon_is_a_wish_and_drain_waits_while_an_exam_runs() {
     let expected = turn(&observed, "n2").expected_ms.expect("a time");
     assert_eq!(expected, NOW + 269 * 5_000, "validation ends 269 blocks later");
     chain(&mut observed, Window::Amber, NEXT - 5_000);
-    assert_eq!(turn(&observed, "n2").stage, MaintenanceStage::Released, "a spare carries no weight");
+    assert_eq!(
+        turn(&observed, "n2").stage,
+        MaintenanceStage::Released,
+        "a spare carries no weight"
+    );
 }
 
 #[test]
@@ -188,7 +207,9 @@ fn without_spares_only_a_green_window_that_is_long_enough_and_the_budget_let_a_m
     let refused = turn(&small, "n1");
     assert_eq!((refused.stage, refused.expected_ms), (MaintenanceStage::Waiting, None));
     assert!(
-        refused.message.contains("2500 basis points of gonka/ours would be out and 300 may be"),
+        refused
+            .message
+            .contains("2500 basis points of gonka/ours would be out and 300 may be"),
         "{}",
         refused.message
     );
@@ -207,10 +228,18 @@ fn one_failure_domain_at_a_time_and_the_next_is_told_when() {
     assert!(waits.message.contains("n3 is out"), "{}", waits.message);
     assert_eq!((waits.expected_ms, waits.position), (Some(NOW + 30 * 60_000), Some(1)));
     for name in ["n3", "n4"] {
-        let node = observed.machines.get_mut(name).and_then(|machine| machine.node.as_mut()).expect("a node");
+        let node = observed
+            .machines
+            .get_mut(name)
+            .and_then(|machine| machine.node.as_mut())
+            .expect("a node");
         node.labels.insert("rack".to_owned(), "r1".to_owned());
     }
-    assert_eq!(turn(&observed, "n4").stage, MaintenanceStage::Released, "one rack is one domain");
+    assert_eq!(
+        turn(&observed, "n4").stage,
+        MaintenanceStage::Released,
+        "one rack is one domain"
+    );
 }
 
 #[test]
@@ -219,7 +248,10 @@ fn the_least_weight_and_then_the_shortest_work_goes_first() {
     for name in ["n0", "n3", "n5"] {
         wish(&mut observed, name);
     }
-    let gpu_node = observed.machines.get_mut("n3").and_then(|machine| machine.gpu_node.as_mut());
+    let gpu_node = observed
+        .machines
+        .get_mut("n3")
+        .and_then(|machine| machine.gpu_node.as_mut());
     gpu_node.expect("n3").wish.expected_minutes = 60;
     let turns = turns(&observed);
     assert_eq!(turns["n5"].stage, MaintenanceStage::Released);
@@ -238,7 +270,14 @@ fn a_machine_that_comes_back_is_trusted_after_its_rehearsal() {
     machine.pods[0].proven = false;
     pass(&mut observed);
     assert_eq!(stage(&observed, "n2"), Some(MaintenanceStage::Returning));
-    observed.machines.get_mut("n2").expect("n2").node.as_mut().expect("a node").ready = true;
+    observed
+        .machines
+        .get_mut("n2")
+        .expect("n2")
+        .node
+        .as_mut()
+        .expect("a node")
+        .ready = true;
     pass(&mut observed);
     assert_eq!(stage(&observed, "n2"), Some(MaintenanceStage::Returning));
     observed.machines.get_mut("n2").expect("n2").pods[0].proven = true;
@@ -253,7 +292,10 @@ fn a_wish_that_was_not_granted_lapses_and_one_that_was_does_not() {
     wish(&mut observed, "n2");
     let late = Time(Timestamp::from_millisecond(NOW + 1_000).expect("a time"));
     for name in ["n0", "n2"] {
-        let gpu_node = observed.machines.get_mut(name).and_then(|machine| machine.gpu_node.as_mut());
+        let gpu_node = observed
+            .machines
+            .get_mut(name)
+            .and_then(|machine| machine.gpu_node.as_mut());
         gpu_node.expect("a GpuNode").wish.not_after_time = Some(late.clone());
     }
     pass(&mut observed);
@@ -284,7 +326,11 @@ fn a_second_pass_writes_nothing() {
     }
     pass(&mut observed);
     let again = decide(&observed);
-    let statuses = again.writes.values().flatten().filter(|change| matches!(change, Change::Status(_) | Change::Event(_)));
+    let statuses = again
+        .writes
+        .values()
+        .flatten()
+        .filter(|change| matches!(change, Change::Status(_) | Change::Event(_)));
     assert_eq!(statuses.count(), 0);
 }
 

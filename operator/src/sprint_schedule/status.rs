@@ -67,7 +67,10 @@ fn calendar_of(facts: &Facts, ready_by_millis: i64) -> Vec<CalendarEntry> {
     calendar::ahead(facts, ready_by_millis, CALENDAR_MILLIS, CALENDAR_ENTRIES)
         .into_iter()
         .filter_map(|interval| {
-            let (from, until) = (facts.predict(interval.from_height)?, facts.predict(interval.until_height + 1)?);
+            let (from, until) = (
+                facts.predict(interval.from_height)?,
+                facts.predict(interval.until_height + 1)?,
+            );
             Some(CalendarEntry {
                 window: interval.window,
                 from_height: interval.from_height,
@@ -259,7 +262,11 @@ pub fn steady(before: &SprintScheduleStatus, mut after: SprintScheduleStatus, no
         }
         _ => false,
     };
-    if close(before.next_sprint_time.as_ref(), after.next_sprint_time.as_ref(), 30_000) {
+    if close(
+        before.next_sprint_time.as_ref(),
+        after.next_sprint_time.as_ref(),
+        30_000,
+    ) {
         after.next_sprint_time.clone_from(&before.next_sprint_time);
         after.next_sprint_error_seconds = before.next_sprint_error_seconds;
     }
@@ -269,9 +276,7 @@ pub fn steady(before: &SprintScheduleStatus, mut after: SprintScheduleStatus, no
     let same_plan = |(old, new): (&CalendarEntry, &CalendarEntry)| {
         old.window == new.window && close(Some(&old.until_time), Some(&new.until_time), 3_600_000)
     };
-    if before.calendar.len() == after.calendar.len()
-        && before.calendar.iter().zip(&after.calendar).all(same_plan)
-    {
+    if before.calendar.len() == after.calendar.len() && before.calendar.iter().zip(&after.calendar).all(same_plan) {
         after.calendar.clone_from(&before.calendar);
     }
     let near = |old: Option<i64>, new: Option<i64>, of: Option<i64>| match (old, new, of) {

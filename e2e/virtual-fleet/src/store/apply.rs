@@ -127,8 +127,14 @@ mod tests {
     #[test]
     fn a_merge_patch_takes_away_what_is_null_and_leaves_the_rest() {
         let mut object = json!({"metadata": {"labels": {"a": "1", "b": "1"}}, "spec": {"list": [1, 2]}});
-        merge(&mut object, &json!({"metadata": {"labels": {"a": null, "c": "2"}}, "spec": {"list": [3]}}));
-        assert_eq!(object, json!({"metadata": {"labels": {"b": "1", "c": "2"}}, "spec": {"list": [3]}}));
+        merge(
+            &mut object,
+            &json!({"metadata": {"labels": {"a": null, "c": "2"}}, "spec": {"list": [3]}}),
+        );
+        assert_eq!(
+            object,
+            json!({"metadata": {"labels": {"b": "1", "c": "2"}}, "spec": {"list": [3]}})
+        );
     }
 
     #[test]

@@ -24,7 +24,9 @@ fn node(labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> NodeSeen {
 /// The node after a patch, as an API server would merge it.
 fn patched(node: &NodeSeen, change: Option<Change>) -> NodeSeen {
     let mut node = node.clone();
-    let Some(Change::Merge(object)) = change else { return node };
+    let Some(Change::Merge(object)) = change else {
+        return node;
+    };
     for (place, values) in [("labels", &mut node.labels), ("annotations", &mut node.annotations)] {
         for (key, value) in object.value["metadata"][place].as_object().into_iter().flatten() {
             match value.as_str() {
@@ -47,8 +49,13 @@ fn a_patch_is_of_the_node_that_was_seen_and_says_what_was_there() {
         panic!("a patch")
     };
     let metadata = &object.value["metadata"];
-    assert_eq!((metadata["uid"].as_str(), metadata["resourceVersion"].as_str()), (Some("u1"), Some("7")));
-    let journal = metadata["annotations"][labels::PREVIOUS_VALUES].as_str().expect("a journal");
+    assert_eq!(
+        (metadata["uid"].as_str(), metadata["resourceVersion"].as_str()),
+        (Some("u1"), Some("7"))
+    );
+    let journal = metadata["annotations"][labels::PREVIOUS_VALUES]
+        .as_str()
+        .expect("a journal");
     let journal: Value = serde_json::from_str(journal).expect("JSON");
     assert_eq!(journal["labels"]["nvidia.com/gpu-driver-upgrade.skip"], "false");
     assert_eq!(journal["labels"]["nvsentinel.dgxc.nvidia.com/managed"], Value::Null);
@@ -75,7 +82,13 @@ fn a_value_that_somebody_changed_while_it_was_held_stays_theirs() {
     held.labels
         .insert("nvsentinel.dgxc.nvidia.com/managed".to_owned(), "true".to_owned());
     let restored = patched(&held, restore("n1", &held));
-    assert_eq!(restored.labels.get("nvsentinel.dgxc.nvidia.com/managed").map(String::as_str), Some("true"));
+    assert_eq!(
+        restored
+            .labels
+            .get("nvsentinel.dgxc.nvidia.com/managed")
+            .map(String::as_str),
+        Some("true")
+    );
     assert_eq!(restored.labels.len(), 1);
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crds::gpu_node::MaintenanceStage;
+
 use super::handoff;
 use super::rehearsal::Proof;
 use super::world::{Assignment, Health, World};
@@ -130,7 +132,10 @@ pub fn cause(world: &World<'_>, slot: i32, assignment: &Assignment) -> Option<Ca
     if world.machine(pod).is_some_and(|machine| machine.excluded) {
         return Some(Cause::Excluded);
     }
-    if world.machine(pod).is_some_and(|machine| machine.draining) {
+    if world
+        .machine(pod)
+        .is_some_and(|machine| machine.maintenance == Some(MaintenanceStage::Draining))
+    {
         return Some(Cause::Maintenance);
     }
     (!world.seen.deployment.spec.rollout.paused && pod.revision != world.revision).then_some(Cause::Rollout)
@@ -291,6 +296,7 @@ fn is_fit(world: &World<'_>, name: &str, pod: &PodSeen) -> bool {
         && world.live(pod).is_some_and(|live| live.link == Link::Connected)
         && !world.gpu_finding(pod)
         && !machine.is_some_and(|machine: &Machine| machine.excluded || machine.leaving)
-        && (!machine.is_some_and(|machine| machine.returning) || world.proof(name).ran())
+        && (machine.is_none_or(|machine| machine.maintenance != Some(MaintenanceStage::Returning))
+            || world.proof(name).ran())
         && !in_vain
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::GpuNode;
 use crds::conditions::ConditionType;
-use crds::gpu_node::{MaintenanceStage, MaintenanceState, NodeEnrollment};
+use crds::gpu_node::{MaintenanceState, NodeEnrollment};
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
 
@@ -65,9 +65,7 @@ fn seen(node: &Node, gpu_node: Option<&GpuNode>, domain_key: &str, now_ms: i64) 
             .map(|time| time.0.as_millisecond())
             .unwrap_or_default(),
         leaving: unschedulable || spec.maintenance.state == MaintenanceState::Requested,
-        draining: stage == Some(MaintenanceStage::Draining),
-        released: stage == Some(MaintenanceStage::Released),
-        returning: stage == Some(MaintenanceStage::Returning),
+        maintenance: stage,
         excluded: spec.enrollment == NodeEnrollment::Excluded,
         domain: node.labels().get(domain_key).cloned().unwrap_or(name),
         // The report of a machine that is not there is the last one before.

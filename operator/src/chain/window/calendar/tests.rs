@@ -22,7 +22,11 @@ fn inputs_at<'a>(world: &'a World, stages: &'a StageHeights, height: i64) -> Inp
 }
 
 fn of(world: &World, height: i64, until: i64) -> Vec<Interval> {
-    calendar(&inputs_at(world, &stages(world.start, &world.parameters), height), until, 1_000)
+    calendar(
+        &inputs_at(world, &stages(world.start, &world.parameters), height),
+        until,
+        1_000,
+    )
 }
 
 #[test]
@@ -57,7 +61,10 @@ fn a_week_drifts_by_the_epoch_s_length_and_an_upgrade_takes_its_heights() {
         .map(|interval| interval.from_height - P)
         .collect();
     assert_eq!(sprints, (1..8).map(|epoch| epoch * 15_391).collect::<Vec<_>>());
-    let freeze = week.iter().find(|interval| interval.window == Window::UpgradeFreeze).expect("a freeze");
+    let freeze = week
+        .iter()
+        .find(|interval| interval.window == Window::UpgradeFreeze)
+        .expect("a freeze");
     let at = P + 3 * 15_391 + 1_000;
     assert_eq!((freeze.from_height, freeze.until_height), (at - 500, at + 500));
     assert_eq!(week[0].window, Window::Amber, "it begins with the window at hand");
