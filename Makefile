@@ -90,6 +90,9 @@ sprint: setup ## The whole product on a real cluster: two Sprints, one without a
 moments: setup ## Whatever may die or misbehave in a Sprint does so once, at a moment of MOMENTS_SEED's choice
 	ci/e2e.sh moments
 
+protection: setup ## Everybody who may delete, evict, preempt or collect, against slots on real kubelets; a drain that begins in a Sprint
+	ci/e2e.sh protection
+
 grid: setup ## The same at every moment; writes docs/reliability.md
 	MOMENTS_GRID=1 UPDATE_GENERATED=1 ci/e2e.sh moments
 
