@@ -9,7 +9,7 @@ SOAK_SEED ?= 1
 SOAK_EPOCHS ?= 10000
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: help setup build images demo down test test-full soak soak-virtual gpu-test bench fmt lint deny unit vectors mutants verifier nvml charts e2e sprint moments grid crashes generate
+.PHONY: help setup build images demo down test test-full soak soak-virtual gpu-test bench fmt lint deny unit vectors mutants verifier nvml charts e2e sprint protection moments grid crashes generate
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | column -t -s $$'\t'
@@ -28,7 +28,7 @@ down: ## Stop what `make demo` left up
 # --- tiers
 
 test: setup ## What CI runs: everything that needs no GPU, at most 60 minutes cold on 2 cores
-	ci/suites.sh fmt deny lint unit vectors mutants verifier nvml charts e2e sprint moments
+	ci/suites.sh fmt deny lint unit vectors mutants verifier nvml charts e2e sprint protection moments
 
 test-full: setup ## `test`, each crate alone, everything that may die at every moment of a Sprint, the operator at every write
 	ci/suites.sh fmt deny lint unit vectors mutants verifier nvml charts e2e sprint alone grid crashes

@@ -44,6 +44,23 @@ pub(crate) enum Command {
         #[arg(long)]
         utc: bool,
     },
+    /// Asks for a machine to work on, or gives it back; then shows its place in the plan.
+    Maintain {
+        /// Name of the machine.
+        machine: String,
+        /// Why, for the record and for colleagues.
+        #[arg(long, required_unless_present = "done")]
+        reason: Option<String>,
+        /// How long the work takes, drain and reboot included, minutes.
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(i32).range(1..=10080))]
+        minutes: i32,
+        /// The work is done, or not wanted any more.
+        #[arg(long, conflicts_with_all = ["reason", "minutes"])]
+        done: bool,
+        /// Times in UTC instead of this machine's time zone.
+        #[arg(long)]
+        utc: bool,
+    },
     /// Records of exams, newest first.
     Runs {
         /// Only this GonkaHost.

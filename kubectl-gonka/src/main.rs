@@ -3,6 +3,7 @@
 mod args;
 mod clock;
 mod fetch;
+mod maintain;
 mod plan;
 mod run;
 mod runs;

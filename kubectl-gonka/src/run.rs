@@ -8,9 +8,11 @@ use anyhow::{Context as _, Result};
 use k8s_openapi::jiff::Timestamp;
 use k8s_openapi::jiff::tz::TimeZone;
 
+use crds::gpu_node::{Maintenance, MaintenanceState};
+
 use crate::args::{Args, Command};
 use crate::clock::Clock;
-use crate::{fetch, plan, runs, sprint, window};
+use crate::{fetch, maintain, plan, runs, sprint, window};
 
 /// Runs one command, writing to `out`.
 pub(crate) async fn run(args: Args, out: &mut impl Write) -> Result<()> {
@@ -39,6 +41,27 @@ pub(crate) async fn run(args: Args, out: &mut impl Write) -> Result<()> {
         Command::Plan { utc } => {
             let (machines, deployments) = (fetch::machines(&client).await?, fetch::deployments(&client).await?);
             show(out, &plan::render(&machines, &deployments, &clock(utc)))
+        }
+        Command::Maintain {
+            machine,
+            reason,
+            minutes,
+            done,
+            utc,
+        } => {
+            let wish = if done {
+                Maintenance::default()
+            } else {
+                Maintenance {
+                    state: MaintenanceState::Requested,
+                    reason,
+                    expected_minutes: minutes,
+                    ..Maintenance::default()
+                }
+            };
+            maintain::wish(&client, &machine, &wish).await?;
+            let answered = maintain::answered(&client, &machine, !done).await?;
+            show(out, &maintain::render(&answered, &clock(utc)))
         }
         Command::Runs {
             host,

@@ -336,3 +336,59 @@ fn many_silent_machines_are_an_outage_of_ours_and_nothing_is_replaced() {
     assert_eq!(fleet.pods.len(), pods);
     assert!(!fleet.log.iter().any(|line| line.starts_with("delete Pod")));
 }
+
+#[test]
+fn the_only_spare_goes_where_most_weight_is() {
+    for heavy in [0, 1] {
+        let mut fleet = Fleet::new(2, 1, 3);
+        fleet.settle(60).expect("a new deployment comes to rest");
+        let status = fleet.deployment.status.as_mut().expect("a status");
+        for slot in &mut status.slots {
+            slot.nonces_per_minute = Some(if slot.index == heavy { 900 } else { 600 });
+        }
+        let holders: Vec<String> = status
+            .slots
+            .iter()
+            .filter_map(|slot| slot.pod_ref.as_ref())
+            .map(|pod| pod.name.clone())
+            .collect();
+        for pod in holders {
+            fleet.remove_pod(&pod);
+        }
+        let desired = decide::decide(&fleet.observe());
+        let moved: Vec<i32> = desired
+            .slots
+            .iter()
+            .filter(|slot| slot.takeover.as_ref().is_some_and(|takeover| !takeover.to.is_empty()))
+            .map(|slot| slot.slot)
+            .collect();
+        assert_eq!(moved, [heavy]);
+    }
+}
+
+#[test]
+fn slots_that_share_a_failure_domain_spread_and_then_stay() {
+    let mut fleet = Fleet::new(4, 1, 5);
+    fleet.settle(60).expect("a new deployment comes to rest");
+    let names: Vec<String> = fleet.machines.keys().cloned().collect();
+    for (index, name) in names.iter().enumerate() {
+        if let Some(machine) = fleet.machines.get_mut(name) {
+            machine.domain = if index < 4 { "r1".to_owned() } else { "r2".to_owned() };
+        }
+    }
+    fleet.settle(60).expect("it comes to rest again");
+    let observed = fleet.observe();
+    let in_r2 = observed
+        .slices
+        .values()
+        .filter_map(|slice| decide::assignment(slice).holder)
+        .filter(|holder| {
+            let pod = &observed.pods[&holder.name];
+            observed
+                .machines
+                .get(&pod.node_name)
+                .is_some_and(|machine| machine.domain == "r2")
+        })
+        .count();
+    assert_eq!(in_r2, 1, "one pod is in r2, and it holds a slot");
+}

@@ -77,8 +77,8 @@ pub async fn strangers_are_not_disturbed(world: &World<'_>) -> Result<()> {
 /// A NoExecute taint, a pod of a high class, and one of a system class that may preempt: the slot stays, and the last is told of.
 pub async fn taints_and_preemption_move_nothing(world: &World<'_>) -> Result<()> {
     let (pod, machine) = world.holders().await?.remove(&0).context("slot 0")?;
-    let taint = format!("test.gonka.ai/broken=true:NoExecute");
-    world.cluster.kubectl(&["taint", "node", &machine, &taint]).await?;
+    let taint = "test.gonka.ai/broken=true:NoExecute";
+    world.cluster.kubectl(&["taint", "node", &machine, taint]).await?;
     tokio::time::sleep(Duration::from_secs(8)).await;
     world
         .cluster

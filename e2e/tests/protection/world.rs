@@ -126,12 +126,6 @@ impl World<'_> {
             .collect()
     }
 
-    /// Machines of the spares.
-    pub async fn spares(&self) -> Result<Vec<String>> {
-        let status = self.deployment().await?.status.unwrap_or_default();
-        Ok(status.spares.into_iter().filter_map(|spare| spare.node_name).collect())
-    }
-
     /// UID and restarts of each slot pod.
     pub async fn lives(&self) -> Result<BTreeMap<String, i32>> {
         let pods = self.slot_pods().await?;
@@ -151,8 +145,7 @@ impl World<'_> {
             .collect())
     }
 
-    /// Every pod of `lives` is still there, has not started again, and is not being deleted; but those of `glass` that a person
-    /// took away.
+    /// Every pod of `lives` is still there, has not started again, and is not being deleted.
     pub async fn lived_on(&self, lives: &BTreeMap<String, i32>) -> Result<()> {
         let now = self.lives().await?;
         let gone: Vec<_> = lives

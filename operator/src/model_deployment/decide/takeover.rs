@@ -42,6 +42,8 @@ pub enum Cause {
     Maintenance,
     /// The pod has an older revision.
     Rollout,
+    /// Its failure domain carries two slots more than one that a rehearsed spare is in.
+    Crowded,
     /// The spec has fewer slots.
     ScaledDown,
     /// The pod is fenced with a higher generation than the slice has.
@@ -79,7 +81,7 @@ impl Cause {
             | Self::NotLoaded
             | Self::Excluded
             | Self::Maintenance => Need::Rehearsed,
-            Self::Rollout => Need::RehearsedRevision,
+            Self::Rollout | Self::Crowded => Need::RehearsedRevision,
         }
     }
 
@@ -88,11 +90,16 @@ impl Cause {
         matches!(self, Self::PodGone | Self::PodEnded | Self::AddressLost)
     }
 
+    /// The old pod may still earn something.
+    pub fn leaves_something(self) -> bool {
+        matches!(self, Self::GpuFinding) || self.is_planned()
+    }
+
     /// A healthy slot moves by somebody's wish: only when the gate allows it, one at a time.
     pub fn is_planned(self) -> bool {
         matches!(
             self,
-            Self::Excluded | Self::Maintenance | Self::Rollout | Self::ScaledDown
+            Self::Excluded | Self::Maintenance | Self::Rollout | Self::Crowded | Self::ScaledDown
         )
     }
 }
@@ -234,6 +241,29 @@ impl<'w, 'a> Bench<'w, 'a> {
         let pod = self.world.seen.pods.get(&name)?;
         *self.domains.entry(self.world.domain(pod)).or_default() += 1;
         Some((name, pod))
+    }
+
+    /// A slot of the fullest failure domain, when a rehearsed spare is in one with at least two slots fewer: the move makes
+    /// things more even, so that no two passes undo each other.
+    pub fn crowded(&self, slots: &BTreeMap<i32, Assignment>) -> Option<i32> {
+        let load = |domain: &String| self.domains.get(domain).copied().unwrap_or_default();
+        let spares = self
+            .free
+            .iter()
+            .filter(|name| self.meets(name, Need::RehearsedRevision));
+        let emptiest = spares
+            .filter_map(|name| self.world.seen.pods.get(name))
+            .map(|pod| load(&self.world.domain(pod)))
+            .min()?;
+        let of_slot = |assignment: &Assignment| {
+            let pod = self.world.pod_of(assignment.holder.as_ref()?)?;
+            Some(load(&self.world.domain(pod)))
+        };
+        let (fullest, slot) = slots
+            .iter()
+            .filter_map(|(slot, assignment)| Some((of_slot(assignment)?, *slot)))
+            .max_by_key(|(load, slot)| (*load, std::cmp::Reverse(*slot)))?;
+        (fullest >= emptiest + 2).then_some(slot)
     }
 
     /// A pod that still believes it holds another slot is demoted first.
