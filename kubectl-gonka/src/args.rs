@@ -31,6 +31,9 @@ pub(crate) enum Command {
     },
     /// What may be disrupted now, why not, and the windows of the days to come.
     Window {
+        /// Also show what the gate answered whom, newest last.
+        #[arg(long)]
+        history: bool,
         /// How many days to show, 1 to 7.
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=7))]
         days: u32,

@@ -34,9 +34,14 @@ pub(crate) async fn run(args: Args, out: &mut impl Write) -> Result<()> {
             let Some(seconds) = watch else { return Ok(()) };
             tokio::time::sleep(Duration::from_secs(seconds.max(1))).await;
         },
-        Command::Window { days, utc } => {
+        Command::Window { history, days, utc } => {
             let (schedules, hosts) = (fetch::schedules(&client).await?, fetch::hosts(&client).await?);
-            show(out, &window::render(&schedules, &hosts, days, &clock(utc)))
+            show(out, &window::render(&schedules, &hosts, days, &clock(utc)))?;
+            if !history {
+                return Ok(());
+            }
+            let answers = fetch::gate(&client, &system_namespace).await?;
+            show(out, &window::history(&answers, &clock(utc)))
         }
         Command::Plan { utc } => {
             let (machines, deployments) = (fetch::machines(&client).await?, fetch::deployments(&client).await?);

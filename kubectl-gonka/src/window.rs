@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 
 use crds::references::Window;
 use crds::sprint_schedule::CalendarEntry;
+use crds::sprint_view::GateHistory;
 use crds::{GonkaHost, SprintSchedule};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 
 use crate::clock::{Clock, lasts};
 use crate::table;
@@ -122,9 +125,35 @@ fn host_table(hosts: &[GonkaHost]) -> String {
     table::render(&["NAMESPACE", "HOST", "WINDOW", "MAY BE OUT", "IN AMBER"], &rows)
 }
 
+/// What the gate answered whom, newest last.
+pub(crate) fn history(answers: &GateHistory, clock: &Clock) -> String {
+    if answers.lines.is_empty() {
+        return "\nthe gate was asked nothing since this leader began\n".to_owned();
+    }
+    let rows: Vec<Vec<String>> = answers
+        .lines
+        .iter()
+        .map(|line| {
+            let since = Timestamp::from_millisecond(line.time_ms).map(Time);
+            vec![
+                since.map(|since| clock.day(&since)).unwrap_or_default(),
+                line.who.clone(),
+                line.action.clone(),
+                line.verdict.clone(),
+                line.reason.clone(),
+                line.until_height.map(|height| height.to_string()).unwrap_or_default(),
+            ]
+        })
+        .collect();
+    format!(
+        "\n{}",
+        table::render(&["SINCE", "WHO ASKED", "FOR", "ANSWER", "WHY NOT", "UNTIL HEIGHT"], &rows)
+    )
+}
+
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::jiff::Timestamp;
+    use crds::sprint_view::GateView;
     use k8s_openapi::jiff::tz::TimeZone;
 
     use super::*;
@@ -174,6 +203,24 @@ mod tests {
     #[test]
     fn says_what_is_allowed_until_when_and_what_comes() {
         insta::assert_snapshot!(render(&[schedule()], &[], 2, &clock()));
+    }
+
+    #[test]
+    fn shows_what_the_gate_answered() {
+        let answers = GateHistory {
+            leader: true,
+            lines: vec![GateView {
+                time_ms: 1_764_245_000_000,
+                who: "gonka/tiny".to_owned(),
+                action: "Rollout".to_owned(),
+                verdict: "Wait".to_owned(),
+                reason: "ExamActive".to_owned(),
+                until_height: Some(280),
+            }],
+        };
+        let text = history(&answers, &clock());
+        assert!(text.contains("Thu 27 Nov 12:03  gonka/tiny  Rollout  Wait    ExamActive           280"), "{text}");
+        assert!(history(&GateHistory::default(), &clock()).contains("asked nothing"));
     }
 
     #[test]

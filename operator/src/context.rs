@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::args::Args;
 use crate::chain::Queries;
 use crate::facts::Facts;
+use crate::gate::history::History;
 use crate::live::Board;
 use crate::metrics::Metrics;
 use crate::trust::Trust;
@@ -26,6 +27,8 @@ pub struct Context {
     pub book: Arc<Book>,
     /// What slots report.
     pub live: Arc<Board>,
+    /// What the gate answered whom.
+    pub gate: Arc<History>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Flags.

@@ -1,5 +1,6 @@
 //! The Window Gate: one pure function that every disruptive act asks. No answer is no.
 
+pub mod history;
 pub mod host;
 
 use crds::references::{ExamKind, Window};
@@ -159,9 +160,8 @@ pub fn budget(host: &HostState) -> i32 {
     host.max_weight_basis_points.min(margin).saturating_sub(released).max(0)
 }
 
-/// [`verdict`], counted. What controllers call.
-pub fn ask(metrics: &Metrics, facts: &Facts, host: &HostState, action: &Action, now_ms: i64) -> Verdict {
-    let verdict = verdict(facts, host, action, now_ms);
+/// Counts an answer.
+pub fn count(metrics: &Metrics, action: ActionKind, verdict: Verdict) {
     let (name, reason): (&str, &str) = match verdict {
         Verdict::Allow { .. } => ("Allow", ""),
         Verdict::Wait { reason, .. } => ("Wait", reason.into()),
@@ -169,9 +169,8 @@ pub fn ask(metrics: &Metrics, facts: &Facts, host: &HostState, action: &Action, 
     };
     metrics
         .gate_verdicts_total
-        .with_label_values(&[action.kind.into(), name, reason])
+        .with_label_values(&[action.into(), name, reason])
         .inc();
-    verdict
 }
 
 /// Whether `action` may go on now. `now_ms` is the caller's clock, read where it observed `facts`.

@@ -26,6 +26,7 @@ use crate::admin::{self, Readiness};
 use crate::args::Args;
 use crate::chain::{self, Readers, ReadersSettings};
 use crate::context::{Book, Context, Settings};
+use crate::gate::history::History;
 use crate::leader::Election;
 use crate::live::Board;
 use crate::metrics::Metrics;
@@ -73,7 +74,13 @@ async fn start(args: &Args, stop: &CancellationToken) -> Result<Parts> {
     let metrics = Arc::new(Metrics::new(&registry).context("metrics cannot be registered")?);
     let (book, live) = (Arc::new(Book::default()), Arc::new(Board::default()));
     let readiness = Arc::new(Readiness::default());
-    let view = Arc::new(SprintView::new(args.name.clone(), book.clone(), live.clone()));
+    let gate = Arc::new(History::default());
+    let view = Arc::new(SprintView::new(
+        args.name.clone(),
+        book.clone(),
+        live.clone(),
+        gate.clone(),
+    ));
     let client = client().await?;
     let trust = Arc::new(Trust::load(&args.cache_dir, &args.signal_audience, Some(client.clone())).await);
     let http = reqwest::Client::builder().build().context("no HTTP client")?;
@@ -124,6 +131,7 @@ async fn start(args: &Args, stop: &CancellationToken) -> Result<Parts> {
         reporter,
         book,
         live,
+        gate,
         metrics,
         settings: Arc::new(crate::context::Settings::from(args)),
         trust,

@@ -28,6 +28,7 @@ use super::observed::{GoldenSeen, Observed};
 use super::{apply, pass};
 use crate::backoff;
 use crate::context::Context;
+use crate::gate;
 use crate::slot_door::Doors;
 
 /// Metric label and the last part of the field manager.
@@ -235,6 +236,12 @@ impl Reconciler {
                 .map_err(Error::Observe)?;
             self.follow(&observed);
             desired = decide::decide(&observed);
+        }
+        let (namespace, name) = key(deployment);
+        for (action, verdict) in &desired.asked {
+            let who = format!("{namespace}/{name}");
+            self.context.gate.tell(&who, *action, *verdict, observed.now_ms);
+            gate::count(&self.context.metrics, *action, *verdict);
         }
         let again = pass::again(&desired, self.context.settings.resync_seconds);
         let applied = apply::apply(&self.context, &self.doors, &self.recorder, &self.manager, desired)
