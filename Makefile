@@ -9,7 +9,7 @@ SOAK_SEED ?= 1
 SOAK_EPOCHS ?= 10000
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: help setup build images demo down test test-full soak soak-virtual gpu-test bench fmt lint deny unit vectors mutants verifier nvml charts e2e sprint moments grid crashes generate
+.PHONY: help setup build images demo down test test-full soak soak-virtual gpu-test bench fmt lint deny unit vectors mutants verifier nvml charts e2e sprint protection moments grid crashes generate
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | column -t -s $$'\t'
@@ -28,7 +28,7 @@ down: ## Stop what `make demo` left up
 # --- tiers
 
 test: setup ## What CI runs: everything that needs no GPU, at most 60 minutes cold on 2 cores
-	ci/suites.sh fmt deny lint unit vectors mutants verifier nvml charts e2e sprint moments
+	ci/suites.sh fmt deny lint unit vectors mutants verifier nvml charts e2e sprint protection moments
 
 test-full: setup ## `test`, each crate alone, everything that may die at every moment of a Sprint, the operator at every write
 	ci/suites.sh fmt deny lint unit vectors mutants verifier nvml charts e2e sprint alone grid crashes
@@ -89,6 +89,9 @@ sprint: setup ## The whole product on a real cluster: two Sprints, one without a
 
 moments: setup ## Whatever may die or misbehave in a Sprint does so once, at a moment of MOMENTS_SEED's choice
 	ci/e2e.sh moments
+
+protection: setup ## Everybody who may delete, evict, preempt or collect, against slots on real kubelets; a drain that begins in a Sprint
+	ci/e2e.sh protection
 
 grid: setup ## The same at every moment; writes docs/reliability.md
 	MOMENTS_GRID=1 UPDATE_GENERATED=1 ci/e2e.sh moments

@@ -8,7 +8,7 @@ cargo test -q --workspace --exclude crds --no-run
 helm=${CARGO_TARGET_DIR:-target}/cluster-bin/current/helm
 
 "$helm" lint --strict charts/gonka-fleet-crds charts/gonka-fleet
-for values in "" "agent.managedBy=Helm" "admissionPolicies.enabled=false" "networkPolicies.enabled=false" "hostNamespaces.names={a,b}"; do
+for values in "" "agent.managedBy=Helm" "admissionPolicies.enabled=false" "networkPolicies.enabled=false" "hostNamespaces.names={a,b}" "monitoring.prometheusRules=true" "monitoring.podMonitors=true"; do
     "$helm" template gonka charts/gonka-fleet --namespace gonka-system ${values:+--set "$values"} >/dev/null
 done
 "$helm" template gonka charts/gonka-fleet-crds >/dev/null
@@ -18,4 +18,13 @@ for wrong in operator.replicas=0 agent.managedBy=Nobody hostNamespaces.names={} 
         exit 1
     fi
 done
+# The operator raises an alarm when a policy is gone: it must know of every one that is rendered.
+rendered=$("$helm" template gonka charts/gonka-fleet --namespace gonka-system)
+watched=$(sed -n 's/.*ADMISSION_POLICIES, value: "\(.*\)".*/\1/p' <<<"$rendered" | tr , '\n' | sort)
+policies=$(awk '/^kind: ValidatingAdmissionPolicy$/ {found = 1} found && /^  name: / {print $2; found = 0}' <<<"$rendered" | sort)
+if [ "$watched" != "$policies" ]; then
+    echo "charts: policies that are rendered and those the operator watches over differ:" >&2
+    diff <(echo "$policies") <(echo "$watched") >&2
+    exit 1
+fi
 echo "charts: rendered with every switch, wrong values refused"

@@ -11,7 +11,7 @@ beside=()
 for name in "$@"; do
     tests+=(--test "$name")
     case $name in
-        sprint | moments) images=yes ;;
+        sprint | moments | protection) images=yes ;;
         crashes) beside+=(--test convergence --test real_time --test generated) ;;
     esac
 done

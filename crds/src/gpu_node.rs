@@ -31,6 +31,7 @@ use crate::conditions::ConditionType;
         type_ = "string",
         json_path = ".status.conditions[?(@.type=='Ready')].status"
     ),
+    printcolumn(name = "Maintenance", type_ = "string", json_path = ".status.maintenance.state"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[cfg_attr(feature = "cel", kube(cel))]
@@ -60,7 +61,7 @@ pub enum NodeEnrollment {
 }
 
 /// A wish to work on the machine; the Window Gate answers it.
-#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.state != 'Requested' || (has(self.reason) && self.reason.size() > 0)").message("a maintenance request needs a reason"))]
 pub struct Maintenance {
@@ -74,6 +75,28 @@ pub struct Maintenance {
     /// When the request lapses if it was not granted. Optional.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after_time: Option<Time>,
+    /// How long the work takes, drain and reboot included, minutes, 1 to 10080. Default 30. Shorter work goes first, and it
+    /// decides whether a machine whose slots no spare takes over is back in time. Can change.
+    #[serde(default = "Maintenance::half_an_hour")]
+    #[schemars(range(min = 1, max = 10080))]
+    pub expected_minutes: i32,
+}
+
+impl Maintenance {
+    fn half_an_hour() -> i32 {
+        30
+    }
+}
+
+impl Default for Maintenance {
+    fn default() -> Self {
+        Self {
+            state: MaintenanceState::None,
+            reason: None,
+            not_after_time: None,
+            expected_minutes: Self::half_an_hour(),
+        }
+    }
 }
 
 /// State of a maintenance request.
@@ -105,7 +128,8 @@ pub struct HealthOverride {
     pub not_after_time: Option<Time>,
 }
 
-/// What the node's agent sees. Written by that agent alone; fast numbers are metrics, not status.
+/// What the node's agent sees, written by that agent alone (fast numbers are metrics, not status); and the operator's answer to
+/// a wish for maintenance.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GpuNodeStatus {
@@ -137,11 +161,69 @@ pub struct GpuNodeStatus {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["path".into()]))]
     pub weights: Vec<Weights>,
+    /// The operator's answer to a wish for maintenance, or to a cordon. Written by the operator, not by the agent. Absent while
+    /// nobody wishes anything and the machine is protected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<MaintenanceStatus>,
     /// See `GpuNode::CONDITIONS`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// How a wish for maintenance stands.
+#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MaintenanceStatus {
+    /// Where it stands. Only in `Released` may the machine be drained, upgraded or switched off.
+    pub state: MaintenanceStage,
+    /// Why not further, or what is waited for, for people.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+    /// When the wish was first seen.
+    pub requested_time: Time,
+    /// Since when `state` is as it is.
+    pub since_time: Time,
+    /// When the machine is expected to be released, in `Waiting` and `Draining`. Absent when nobody can tell: see `message`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_release_time: Option<Time>,
+    /// Place in the queue, 1 = next. Absent once released.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_position: Option<i32>,
+}
+
+/// Stages of a maintenance.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    Deserialize,
+    Eq,
+    Hash,
+    JsonSchema,
+    Ord,
+    PartialEq,
+    PartialOrd,
+    Serialize,
+    strum::Display,
+    strum::IntoStaticStr,
+)]
+pub enum MaintenanceStage {
+    /// In the queue, or held back by the Window Gate.
+    Waiting,
+    /// Slots move to rehearsed spares on other machines.
+    Draining,
+    /// Unprotected: drain, upgrade, reboot. Foreign switches have their previous values.
+    Released,
+    /// The wish is withdrawn; pods on the machine are not proven again yet.
+    Returning,
+    /// Not known.
+    #[default]
+    #[serde(other)]
+    Unknown,
 }
 
 /// One GPU.

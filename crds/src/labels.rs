@@ -33,6 +33,8 @@ pub const INSTALL_ID: &str = "fleet.gonka.ai/install-id";
 pub const PREVIOUS_VALUES: &str = "fleet.gonka.ai/previous-values";
 /// Why a protected object may be deleted after all; only subjects with the verb `breakglass` may set it.
 pub const BREAK_GLASS: &str = "fleet.gonka.ai/break-glass";
+/// When [`BREAK_GLASS`] is taken off again, RFC 3339; written by the operator when it first sees the reason.
+pub const BREAK_GLASS_UNTIL: &str = "fleet.gonka.ai/break-glass-until";
 /// On a GonkaHost: closes a tripped circuit breaker; the value is the reason.
 pub const REARM: &str = "fleet.gonka.ai/rearm";
 

@@ -180,6 +180,12 @@ pub struct SprintScheduleStatus {
     /// When the next Green window is expected to begin. Absent in Green and when not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_green_time: Option<Time>,
+    /// Windows of the next seven days, the present one first, ascending and without gaps; at most 64. Confirmations and challenges
+    /// come by surprise and are not in it. Empty while the window is `Unknown`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["fromHeight".into()]))]
+    pub calendar: Vec<CalendarEntry>,
     /// Protocol parameters as read from the chain at `sourceHeight`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters: Option<ChainParameters>,
@@ -202,6 +208,24 @@ pub struct SprintScheduleStatus {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// One window of the days to come.
+#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CalendarEntry {
+    /// What the Window Gate will allow, network-wide.
+    pub window: Window,
+    /// First height.
+    pub from_height: i64,
+    /// Last height.
+    pub until_height: i64,
+    /// When the first height is expected, or was.
+    pub from_time: Time,
+    /// When the height after the last is expected.
+    pub until_time: Time,
+    /// Half width of the 99 % interval around `untilTime`, seconds.
+    pub error_seconds: i64,
 }
 
 /// First height of each stage of one epoch.

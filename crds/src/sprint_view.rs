@@ -20,6 +20,34 @@ pub struct View {
     pub slots: Vec<SlotView>,
 }
 
+/// What the Window Gate answered whom, served at `/fleet/v1/gate`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GateHistory {
+    /// Whether the replica that answers leads; a follower asks nothing.
+    pub leader: bool,
+    /// One line per change of an answer in this replica's life, oldest first, at most 500.
+    pub lines: Vec<GateView>,
+}
+
+/// One answer of the Window Gate.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GateView {
+    /// Since when, Unix milliseconds.
+    pub time_ms: i64,
+    /// Who asked: `namespace/deployment`, or `machine NAME`.
+    pub who: String,
+    /// For what.
+    pub action: String,
+    /// `Allow`, `Wait` or `Deny`.
+    pub verdict: String,
+    /// Why not; empty with `Allow`.
+    pub reason: String,
+    /// Height until which it holds, or at which it may change. Absent when not known.
+    pub until_height: Option<i64>,
+}
+
 /// One network.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-/// The fleet's Sprint and its records.
+/// The fleet's Sprint, its windows and plans, and its records.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-gonka", bin_name = "kubectl gonka", version)]
 pub(crate) struct Args {
@@ -28,6 +28,41 @@ pub(crate) enum Command {
         /// Print the operator's view as JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// What may be disrupted now, why not, and the windows of the days to come.
+    Window {
+        /// Also show what the gate answered whom, newest last.
+        #[arg(long)]
+        history: bool,
+        /// How many days to show, 1 to 7.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=7))]
+        days: u32,
+        /// Times in UTC instead of this machine's time zone.
+        #[arg(long)]
+        utc: bool,
+    },
+    /// What will happen to which machines and deployments, when, and why not now.
+    Plan {
+        /// Times in UTC instead of this machine's time zone.
+        #[arg(long)]
+        utc: bool,
+    },
+    /// Asks for a machine to work on, or gives it back; then shows its place in the plan.
+    Maintain {
+        /// Name of the machine.
+        machine: String,
+        /// Why, for the record and for colleagues.
+        #[arg(long, required_unless_present = "done")]
+        reason: Option<String>,
+        /// How long the work takes, drain and reboot included, minutes.
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(i32).range(1..=10080))]
+        minutes: i32,
+        /// The work is done, or not wanted any more.
+        #[arg(long, conflicts_with_all = ["reason", "minutes"])]
+        done: bool,
+        /// Times in UTC instead of this machine's time zone.
+        #[arg(long)]
+        utc: bool,
     },
     /// Records of exams, newest first.
     Runs {

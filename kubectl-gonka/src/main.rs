@@ -1,11 +1,15 @@
 //! `kubectl gonka`: the fleet's Sprint and its records, for people. Observe here, decide nothing, print.
 
 mod args;
+mod clock;
 mod fetch;
+mod maintain;
+mod plan;
 mod run;
 mod runs;
 mod sprint;
 mod table;
+mod window;
 
 use std::io::Write as _;
 use std::process::ExitCode;

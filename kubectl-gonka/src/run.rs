@@ -5,8 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::tz::TimeZone;
+
+use crds::gpu_node::{Maintenance, MaintenanceState};
+
 use crate::args::{Args, Command};
-use crate::{fetch, runs, sprint};
+use crate::clock::Clock;
+use crate::{fetch, maintain, plan, runs, sprint, window};
 
 /// Runs one command, writing to `out`.
 pub(crate) async fn run(args: Args, out: &mut impl Write) -> Result<()> {
@@ -28,6 +34,40 @@ pub(crate) async fn run(args: Args, out: &mut impl Write) -> Result<()> {
             let Some(seconds) = watch else { return Ok(()) };
             tokio::time::sleep(Duration::from_secs(seconds.max(1))).await;
         },
+        Command::Window { history, days, utc } => {
+            let (schedules, hosts) = (fetch::schedules(&client).await?, fetch::hosts(&client).await?);
+            show(out, &window::render(&schedules, &hosts, days, &clock(utc)))?;
+            if !history {
+                return Ok(());
+            }
+            let answers = fetch::gate(&client, &system_namespace).await?;
+            show(out, &window::history(&answers, &clock(utc)))
+        }
+        Command::Plan { utc } => {
+            let (machines, deployments) = (fetch::machines(&client).await?, fetch::deployments(&client).await?);
+            show(out, &plan::render(&machines, &deployments, &clock(utc)))
+        }
+        Command::Maintain {
+            machine,
+            reason,
+            minutes,
+            done,
+            utc,
+        } => {
+            let wish = if done {
+                Maintenance::default()
+            } else {
+                Maintenance {
+                    state: MaintenanceState::Requested,
+                    reason,
+                    expected_minutes: minutes,
+                    ..Maintenance::default()
+                }
+            };
+            maintain::wish(&client, &machine, &wish).await?;
+            let answered = maintain::answered(&client, &machine, !done).await?;
+            show(out, &maintain::render(&answered, &clock(utc)))
+        }
         Command::Runs {
             host,
             namespace,
@@ -37,9 +77,19 @@ pub(crate) async fn run(args: Args, out: &mut impl Write) -> Result<()> {
             let mut found = fetch::runs(&client, namespace.as_deref()).await?;
             found.retain(|run| host.as_deref().is_none_or(|host| run.spec.host_ref.name == host));
             found.truncate(limit);
-            out.write_all(runs::render(&found, slots).as_bytes())
-                .context("the terminal is gone")
+            show(out, &runs::render(&found, slots))
         }
+    }
+}
+
+fn show(out: &mut impl Write, text: &str) -> Result<()> {
+    out.write_all(text.as_bytes()).context("the terminal is gone")
+}
+
+fn clock(utc: bool) -> Clock {
+    Clock {
+        now: Timestamp::now(),
+        zone: if utc { TimeZone::UTC } else { TimeZone::system() },
     }
 }
 

@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use crds::sprint_view::View;
+use crds::sprint_view::{GateHistory, View};
 use prometheus::{Encoder as _, Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -84,7 +84,7 @@ pub async fn serve_probes(
     serve(address, router, stop).await
 }
 
-/// Serves `/metrics` and `/fleet/v1/sprint` until told to stop.
+/// Serves `/metrics`, `/fleet/v1/sprint` and `/fleet/v1/gate` until told to stop.
 pub async fn serve_metrics(
     address: SocketAddr,
     registry: Registry,
@@ -94,6 +94,7 @@ pub async fn serve_metrics(
     let metrics = axum::Router::new().route("/metrics", get(render)).with_state(registry);
     let sprint = axum::Router::new()
         .route("/fleet/v1/sprint", get(sprint))
+        .route("/fleet/v1/gate", get(gate))
         .with_state(view);
     serve(address, metrics.merge(sprint), stop).await
 }
@@ -123,6 +124,10 @@ async fn render(State(registry): State<Registry>) -> Response {
         Ok(()) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], body).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
+}
+
+async fn gate(State(view): State<Arc<SprintView>>) -> Json<GateHistory> {
+    Json(view.gate())
 }
 
 async fn sprint(State(view): State<Arc<SprintView>>) -> Json<View> {

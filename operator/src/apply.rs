@@ -13,7 +13,7 @@ pub enum Error {
     /// The API server refused a write or did not answer.
     #[error("{verb} of {kind} {name} failed")]
     Write {
-        /// apply, create, delete or status.
+        /// apply, create, merge, delete or status.
         verb: &'static str,
         /// Kind of the object.
         kind: String,
@@ -37,6 +37,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// The object is not as it was read, or another one took its name.
+    pub fn is_conflict(&self) -> bool {
+        match self {
+            Self::Write { source, .. } => matches!(&**source, KubeError::Api(status) if status.code == 409),
+            Self::Shape { .. } => false,
+        }
+    }
+
     /// Label of metrics and reason of Events.
     pub fn category(&self) -> &'static str {
         self.into()
@@ -58,6 +66,7 @@ pub async fn apply(client: &Client, recorder: &Recorder, manager: &str, changes:
             Change::Apply(object) => server_side_apply(client, manager, object, false).await?,
             Change::Status(object) => server_side_apply(client, manager, object, true).await?,
             Change::Create(object) => create(client, manager, object).await?,
+            Change::Merge(object) => merge(client, manager, object).await?,
             Change::Delete(deletion) => delete(client, deletion).await?,
             Change::Event(notice) => {
                 publish(recorder, notice).await;
@@ -110,6 +119,23 @@ async fn server_side_apply(client: &Client, manager: &str, object: &Object, stat
         object.namespace.as_deref(),
         &object.name,
     ))?;
+    Ok(())
+}
+
+async fn merge(client: &Client, manager: &str, object: &Object) -> Result<(), Error> {
+    let parameters = PatchParams {
+        field_manager: Some(manager.to_owned()),
+        ..PatchParams::default()
+    };
+    api(client, &object.resource, object.namespace.as_deref())
+        .patch(&object.name, &parameters, &Patch::Merge(&object.value))
+        .await
+        .map_err(failed(
+            "merge",
+            &object.resource,
+            object.namespace.as_deref(),
+            &object.name,
+        ))?;
     Ok(())
 }
 

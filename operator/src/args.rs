@@ -61,6 +61,13 @@ pub struct Args {
     /// Label of nodes with GPUs, `key` or `key=value`.
     #[arg(long, env = "GPU_NODE_SELECTOR", default_value = "nvidia.com/gpu.present=true")]
     pub gpu_node_selector: String,
+    /// Names of the ValidatingAdmissionPolicies (and bindings of the same name) that must be there, separated by commas; empty
+    /// where the chart installs none.
+    #[arg(long, env = "ADMISSION_POLICIES", value_delimiter = ',')]
+    pub admission_policies: Vec<String>,
+    /// Seconds after which a broken glass is mended: the annotation that lets a protected object be deleted is taken off.
+    #[arg(long, env = "BREAK_GLASS_SECONDS", default_value_t = 900)]
+    pub break_glass_seconds: u32,
     /// Folder for records.
     #[arg(long, env = "RECORDS_DIR")]
     pub records_dir: Option<PathBuf>,

@@ -15,6 +15,9 @@ pub enum Change {
     Create(Object),
     /// Server-side apply of the status alone: `{apiVersion, kind, metadata, status}`.
     Status(Object),
+    /// JSON merge patch of an object that is not ours, as it was read: `value.metadata` has its UID and resource version, so that
+    /// nothing is changed that was not seen.
+    Merge(Object),
     /// Delete exactly this object.
     Delete(Deletion),
     /// An Event for people; a failure to write it fails nothing.

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::args::Args;
 use crate::chain::Queries;
 use crate::facts::Facts;
+use crate::gate::history::History;
 use crate::live::Board;
 use crate::metrics::Metrics;
 use crate::trust::Trust;
@@ -26,6 +27,8 @@ pub struct Context {
     pub book: Arc<Book>,
     /// What slots report.
     pub live: Arc<Board>,
+    /// What the gate answered whom.
+    pub gate: Arc<History>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Flags.
@@ -71,6 +74,10 @@ pub struct Settings {
     pub gpu_node_selector: String,
     /// Folder that outlives this process, but not its pod.
     pub cache_dir: PathBuf,
+    /// Admission policies that must be there.
+    pub admission_policies: Vec<String>,
+    /// How long a glass stays broken, seconds.
+    pub break_glass_seconds: u32,
     /// Folder for records (JSON lines); absent when no volume is mounted.
     pub records_dir: Option<PathBuf>,
     /// How often external state is compared with the spec, seconds.
@@ -101,6 +108,8 @@ impl From<&Args> for Settings {
             slot_token_file,
             agent_template_file,
             gpu_node_selector,
+            admission_policies,
+            break_glass_seconds,
             records_dir,
             resync_seconds,
             callback_interval_seconds,
@@ -117,6 +126,8 @@ impl From<&Args> for Settings {
             slot_token_file,
             agent_template_file,
             gpu_node_selector,
+            admission_policies,
+            break_glass_seconds,
             records_dir,
             resync_seconds,
             slot_priority_class,

@@ -1,5 +1,8 @@
 //! The Window Gate: one pure function that every disruptive act asks. No answer is no.
 
+pub mod history;
+pub mod host;
+
 use crds::references::{ExamKind, Window};
 use serde::{Deserialize, Serialize};
 
@@ -119,6 +122,23 @@ pub enum GateReason {
     Unowned,
 }
 
+impl GateReason {
+    /// What a person who waits is told.
+    pub fn for_people(self) -> &'static str {
+        match self {
+            Self::NotGreen => "an exam is possible at two blocks' notice; the next Green window is waited for",
+            Self::ExamActive => "an exam runs or is being validated",
+            Self::UpgradeFreeze => "an upgrade of the chain is near",
+            Self::ChainUnknown => "the chain is not known well enough; see the SprintSchedule's conditions",
+            Self::BudgetExceeded => "more weight would be out than may be; add a spare",
+            Self::LeadTimeTooShort => "it would not be proven again before the next Sprint",
+            Self::FrozenBeforeSprint => "nothing moves shortly before a Sprint",
+            Self::BreakerTripped => "a mass change was stopped; a person must re-arm it",
+            Self::Unowned => "not ours to touch",
+        }
+    }
+}
+
 /// Free margin of a confirmation in all, natural shortfall included: basis points (1 − 1/1.1, see `docs/architecture.md`).
 pub const CONFIRMATION_MARGIN_BASIS_POINTS: i32 = 909;
 
@@ -140,9 +160,8 @@ pub fn budget(host: &HostState) -> i32 {
     host.max_weight_basis_points.min(margin).saturating_sub(released).max(0)
 }
 
-/// [`verdict`], counted. What controllers call.
-pub fn ask(metrics: &Metrics, facts: &Facts, host: &HostState, action: &Action, now_ms: i64) -> Verdict {
-    let verdict = verdict(facts, host, action, now_ms);
+/// Counts an answer.
+pub fn count(metrics: &Metrics, action: ActionKind, verdict: Verdict) {
     let (name, reason): (&str, &str) = match verdict {
         Verdict::Allow { .. } => ("Allow", ""),
         Verdict::Wait { reason, .. } => ("Wait", reason.into()),
@@ -150,9 +169,8 @@ pub fn ask(metrics: &Metrics, facts: &Facts, host: &HostState, action: &Action, 
     };
     metrics
         .gate_verdicts_total
-        .with_label_values(&[action.kind.into(), name, reason])
+        .with_label_values(&[action.into(), name, reason])
         .inc();
-    verdict
 }
 
 /// Whether `action` may go on now. `now_ms` is the caller's clock, read where it observed `facts`.

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crds::conditions::ConditionType;
 use crds::{GonkaHost, ModelDeployment, SprintRun};
 use futures::StreamExt as _;
 use kube::api::{Api, ResourceExt as _};
@@ -31,6 +32,7 @@ pub use account::{Group, Member, group, settlement, summary};
 
 use crate::backoff;
 use crate::context::Context;
+use crate::metrics::Metrics;
 use crate::wake;
 
 /// Field manager and metric label.
@@ -145,8 +147,25 @@ async fn pass(state: &State, host: &GonkaHost) -> Result<u64, Error> {
     let runs = observe::records(state.runs.state().iter(), host);
     let (observed, dapi) = observe::observe(context, host, runs).await.map_err(Error::Observe)?;
     let desired = decide::decide(&observed);
+    show(&context.metrics, host);
     apply::apply(context, dapi.as_ref(), &observed, &desired).await?;
     Ok(desired.requeue_millis)
+}
+
+/// Whether the host will pass, as its status says.
+fn show(metrics: &Metrics, host: &GonkaHost) {
+    let mut conditions = host.status.iter().flat_map(|status| &status.conditions);
+    let kind = ConditionType::SprintReady.to_string();
+    let status = conditions
+        .find(|condition| condition.type_ == kind)
+        .map(|condition| condition.status.as_str());
+    let labels = [host.namespace().unwrap_or_default(), host.name_any()];
+    match status {
+        Some("True") => metrics.sprint_ready.with_label_values(&labels).set(1),
+        Some("False") => metrics.sprint_ready.with_label_values(&labels).set(0),
+        // There may be no line yet.
+        _ => drop(metrics.sprint_ready.remove_label_values(&labels)),
+    }
 }
 
 fn key(host: &DeserializeGuard<GonkaHost>) -> String {

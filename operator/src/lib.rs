@@ -21,7 +21,7 @@
 //! | [`gate`] | the Window Gate: one pure function |
 //! | [`live`] | what slots report, newest first |
 //! | [`change`], [`apply`], [`unchanged`], [`conditions`], [`backoff`] | how any controller writes |
-//! | [`sprint_schedule`], [`gonka_host`], [`model_deployment`], [`gpu_node`], [`sprint_run`] | the controllers |
+//! | [`sprint_schedule`], [`gonka_host`], [`model_deployment`], [`gpu_node`], [`machine`], [`protection`], [`sprint_run`] | the controllers |
 //! | [`dapi`], [`slot_door`] | clients of what lives outside the API server |
 
 pub mod admin;
@@ -41,8 +41,10 @@ pub mod gonka_host;
 pub mod gpu_node;
 pub mod leader;
 pub mod live;
+pub mod machine;
 pub mod metrics;
 pub mod model_deployment;
+pub mod protection;
 pub mod run;
 pub mod schema;
 pub mod signal;

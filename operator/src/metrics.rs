@@ -1,5 +1,8 @@
 //! Every metric of the operator, registered on a registry that is passed in.
 
+use std::cell::RefCell;
+
+use prometheus::core::{Collector, Desc};
 use prometheus::{
     CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
@@ -25,6 +28,8 @@ pub struct Metrics {
     pub window: IntGaugeVec,
     /// Seconds to the next Sprint by schedule.
     pub seconds_to_sprint: GaugeVec,
+    /// 1 = evidence says the next exam will be passed, 0 = it will not; no line while it is not known. By namespace and host.
+    pub sprint_ready: IntGaugeVec,
     /// Connected FleetSignal clients.
     pub signal_subscribers: IntGauge,
     /// Frames sent.
@@ -39,33 +44,63 @@ pub struct Metrics {
     pub takeover_duration: HistogramVec,
     /// Writes to anything outside the API server, by target.
     pub external_writes_total: IntCounterVec,
+    /// Machines somebody works on or wants to, by stage.
+    pub machines: IntGaugeVec,
+    /// Protected objects that may be deleted because a person wrote down why.
+    pub broken_glass: IntGauge,
+    /// Admission policies that should be there and bound, and are not.
+    pub policies_missing: IntGauge,
+    /// Protected pods that somebody tried to take away, by the reason of their condition `DisruptionTarget`.
+    pub disruption_targets: IntGaugeVec,
     /// Rewards lost, ngonka, by cause.
     pub sprint_lost_ngonka_total: CounterVec,
+    descriptions: Vec<Desc>,
+}
+
+/// Registers, and remembers what was registered.
+struct Described<'a> {
+    registry: &'a Registry,
+    descriptions: RefCell<Vec<Desc>>,
+}
+
+impl Described<'_> {
+    fn register<M: Collector + Clone + 'static>(&self, metric: &M) -> prometheus::Result<()> {
+        self.descriptions
+            .borrow_mut()
+            .extend(metric.desc().into_iter().cloned());
+        self.registry.register(Box::new(metric.clone()))
+    }
 }
 
 impl Metrics {
     /// Makes and registers all metrics.
+    #[expect(clippy::too_many_lines, reason = "a list")]
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let described = Described {
+            registry,
+            descriptions: RefCell::default(),
+        };
+        let described = &described;
         let counter = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntCounterVec> {
             let metric = IntCounterVec::new(Opts::new(format!("gonka_operator_{name}"), help), labels)?;
-            registry.register(Box::new(metric.clone()))?;
+            described.register(&metric)?;
             Ok(metric)
         };
         let gauge = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntGaugeVec> {
             let metric = IntGaugeVec::new(Opts::new(format!("gonka_operator_{name}"), help), labels)?;
-            registry.register(Box::new(metric.clone()))?;
+            described.register(&metric)?;
             Ok(metric)
         };
         let single = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
             let metric = IntGauge::with_opts(Opts::new(format!("gonka_operator_{name}"), help))?;
-            registry.register(Box::new(metric.clone()))?;
+            described.register(&metric)?;
             Ok(metric)
         };
         let histogram =
             |name: &str, help: &str, labels: &[&str], buckets: &[f64]| -> prometheus::Result<HistogramVec> {
                 let options = HistogramOpts::new(format!("gonka_operator_{name}"), help).buckets(buckets.to_vec());
                 let metric = HistogramVec::new(options, labels)?;
-                registry.register(Box::new(metric.clone()))?;
+                described.register(&metric)?;
                 Ok(metric)
             };
         let seconds_to_sprint = GaugeVec::new(
@@ -75,7 +110,7 @@ impl Metrics {
             ),
             &["schedule"],
         )?;
-        registry.register(Box::new(seconds_to_sprint.clone()))?;
+        described.register(&seconds_to_sprint)?;
         let sprint_lost_ngonka_total = CounterVec::new(
             Opts::new(
                 "gonka_operator_sprint_lost_ngonka_total",
@@ -83,7 +118,7 @@ impl Metrics {
             ),
             &["cause"],
         )?;
-        registry.register(Box::new(sprint_lost_ngonka_total.clone()))?;
+        described.register(&sprint_lost_ngonka_total)?;
         Ok(Self {
             reconcile_total: counter("reconcile_total", "Reconciles.", &["controller", "result"])?,
             reconcile_duration: histogram(
@@ -103,6 +138,11 @@ impl Metrics {
             )?,
             window: gauge("window", "1 for the present window.", &["schedule", "window"])?,
             seconds_to_sprint,
+            sprint_ready: gauge(
+                "sprint_ready",
+                "1 when evidence says that the host passes the next exam; no line while it is not known.",
+                &["namespace", "host"],
+            )?,
             signal_subscribers: single("signal_subscribers", "Connected FleetSignal clients.")?,
             signal_frames_total: counter("signal_frames_total", "FleetSignal frames sent.", &["kind"])?,
             gate_verdicts_total: counter(
@@ -119,7 +159,33 @@ impl Metrics {
                 &[0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0],
             )?,
             external_writes_total: counter("external_writes_total", "Writes outside the API server.", &["target"])?,
+            machines: gauge(
+                "machines",
+                "Machines somebody works on or wants to, by stage of their maintenance.",
+                &["stage"],
+            )?,
+            broken_glass: single(
+                "broken_glass",
+                "Protected objects that may be deleted because a person wrote down why.",
+            )?,
+            policies_missing: single(
+                "policies_missing",
+                "Admission policies that should be there and bound, and are not.",
+            )?,
+            disruption_targets: gauge(
+                "disruption_targets",
+                "Protected pods that somebody tried to take away, by the reason they gave.",
+                &["reason"],
+            )?,
             sprint_lost_ngonka_total,
+            descriptions: described.descriptions.take(),
         })
+    }
+
+    /// Name, labels and meaning of every metric, by name.
+    pub fn descriptions(&self) -> Vec<&Desc> {
+        let mut all: Vec<&Desc> = self.descriptions.iter().collect();
+        all.sort_by(|one, other| one.fq_name.cmp(&other.fq_name));
+        all
     }
 }

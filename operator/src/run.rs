@@ -26,13 +26,16 @@ use crate::admin::{self, Readiness};
 use crate::args::Args;
 use crate::chain::{self, Readers, ReadersSettings};
 use crate::context::{Book, Context, Settings};
+use crate::gate::history::History;
 use crate::leader::Election;
 use crate::live::Board;
 use crate::metrics::Metrics;
 use crate::signal as fleet_signal;
 use crate::sprint_view::SprintView;
 use crate::trust::Trust;
-use crate::{backoff, gonka_host, gpu_node, model_deployment, schema, sprint_run, sprint_schedule};
+use crate::{
+    backoff, gonka_host, gpu_node, machine, model_deployment, protection, schema, sprint_run, sprint_schedule,
+};
 
 /// Longest wait for parts to end after the stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -71,7 +74,13 @@ async fn start(args: &Args, stop: &CancellationToken) -> Result<Parts> {
     let metrics = Arc::new(Metrics::new(&registry).context("metrics cannot be registered")?);
     let (book, live) = (Arc::new(Book::default()), Arc::new(Board::default()));
     let readiness = Arc::new(Readiness::default());
-    let view = Arc::new(SprintView::new(args.name.clone(), book.clone(), live.clone()));
+    let gate = Arc::new(History::default());
+    let view = Arc::new(SprintView::new(
+        args.name.clone(),
+        book.clone(),
+        live.clone(),
+        gate.clone(),
+    ));
     let client = client().await?;
     let trust = Arc::new(Trust::load(&args.cache_dir, &args.signal_audience, Some(client.clone())).await);
     let http = reqwest::Client::builder().build().context("no HTTP client")?;
@@ -122,6 +131,7 @@ async fn start(args: &Args, stop: &CancellationToken) -> Result<Parts> {
         reporter,
         book,
         live,
+        gate,
         metrics,
         settings: Arc::new(crate::context::Settings::from(args)),
         trust,
@@ -203,10 +213,25 @@ async fn control(mut context: Context, view: &SprintView, readiness: &Readiness)
             .context("GonkaHost controller")
             .map(|()| "GonkaHost controller")
     });
+    let watching = model_deployment::watch(&context);
+    let (machines, stores) = (context.clone(), watching.stores());
+    controllers.spawn(async move {
+        machine::run(machines, stores)
+            .await
+            .context("machine controller")
+            .map(|()| "machine controller")
+    });
+    let (protected, stores) = (context.clone(), watching.stores());
+    controllers.spawn(async move {
+        protection::run(protected, stores)
+            .await
+            .context("protection controller")
+            .map(|()| "protection controller")
+    });
     let deployments = context.clone();
     controllers.spawn(async move {
         let trust = deployments.trust.clone();
-        model_deployment::run(deployments, move || trust.jwks_json())
+        model_deployment::run(deployments, watching, move || trust.jwks_json())
             .await
             .context("ModelDeployment controller")
             .map(|()| "ModelDeployment controller")

@@ -124,7 +124,7 @@ async fn reconcile(object: Arc<DeserializeGuard<SprintSchedule>>, shared: Arc<Sh
 pub fn written_status(change: &Change) -> Option<SprintScheduleStatus> {
     match change {
         Change::Status(object) => serde_json::from_value(object.value["status"].clone()).ok(),
-        Change::Apply(_) | Change::Create(_) | Change::Delete(_) | Change::Event(_) => None,
+        Change::Apply(_) | Change::Create(_) | Change::Merge(_) | Change::Delete(_) | Change::Event(_) => None,
     }
 }
 

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crds::ModelDeployment;
-use crds::sprint_view::{ExamView, ScheduleView, SlotView, View};
+use crds::sprint_view::{ExamView, GateHistory, ScheduleView, SlotView, View};
 
 use crate::chain::now_ms;
 use crate::context::Book;
 use crate::facts::Facts;
+use crate::gate::history::History;
 use crate::live::Board;
 
 /// Makes the view. Holds what the controllers last knew of deployments.
@@ -20,17 +21,19 @@ pub struct SprintView {
     replica: String,
     book: Arc<Book>,
     live: Arc<Board>,
+    gate: Arc<History>,
     leading: AtomicBool,
     deployments: RwLock<BTreeMap<(String, String), ModelDeployment>>,
 }
 
 impl SprintView {
     /// A view of `book` and `live`.
-    pub fn new(replica: String, book: Arc<Book>, live: Arc<Board>) -> Self {
+    pub fn new(replica: String, book: Arc<Book>, live: Arc<Board>, gate: Arc<History>) -> Self {
         Self {
             replica,
             book,
             live,
+            gate,
             leading: AtomicBool::new(false),
             deployments: RwLock::default(),
         }
@@ -39,6 +42,14 @@ impl SprintView {
     /// This replica leads from now on.
     pub fn lead(&self) {
         self.leading.store(true, Ordering::Relaxed);
+    }
+
+    /// What the gate answered whom.
+    pub fn gate(&self) -> GateHistory {
+        GateHistory {
+            leader: self.leading.load(Ordering::Relaxed),
+            lines: self.gate.lines(),
+        }
     }
 
     /// Replaces what is known of deployments.

@@ -12,6 +12,7 @@ mod invalid;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crds::gpu_node::MaintenanceStage;
 use crds::references::Window;
 use operator::change::Change;
 use operator::model_deployment::decide::{self, Step, breaker_limit};
@@ -31,6 +32,8 @@ enum Event {
     Spares(i32),
     Revision(u8),
     Exclude(usize, bool),
+    /// A wish for maintenance, as far as the queue has let it come.
+    Maintain(usize, u8),
     Finding(usize, bool),
     Chain(bool),
     /// The operator dies after so many writes.
@@ -48,6 +51,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         (0..3_i32).prop_map(Event::Spares),
         (0..3_u8).prop_map(Event::Revision),
         (any::<usize>(), any::<bool>()).prop_map(|(machine, on)| Event::Exclude(machine, on)),
+        (any::<usize>(), 0..4_u8).prop_map(|(machine, stage)| Event::Maintain(machine, stage)),
         (any::<usize>(), any::<bool>()).prop_map(|(machine, on)| Event::Finding(machine, on)),
         any::<bool>().prop_map(Event::Chain),
         (0..12_usize).prop_map(Event::Die),
@@ -79,6 +83,17 @@ fn happen(fleet: &mut Fleet, event: &Event) {
         Event::Exclude(index, on) => {
             if let Some(machine) = pick(&machines, *index).and_then(|name| fleet.machines.get_mut(&name)) {
                 machine.excluded = *on;
+            }
+        }
+        Event::Maintain(index, stage) => {
+            if let Some(machine) = pick(&machines, *index).and_then(|name| fleet.machines.get_mut(&name)) {
+                machine.leaving = matches!(stage, 1 | 2);
+                machine.maintenance = [
+                    None,
+                    Some(MaintenanceStage::Draining),
+                    Some(MaintenanceStage::Released),
+                    Some(MaintenanceStage::Returning),
+                ][usize::from(*stage)];
             }
         }
         Event::Finding(index, on) => {
@@ -204,6 +219,7 @@ fn calm(fleet: &mut Fleet) {
             machine.findings.clear();
             machine.gpus_healthy = Some(true);
             machine.excluded = false;
+            (machine.leaving, machine.maintenance) = (false, None);
         }
     }
     // A person re-arms the breaker; a rollout needs a spare.
@@ -319,4 +335,60 @@ fn many_silent_machines_are_an_outage_of_ours_and_nothing_is_replaced() {
     }
     assert_eq!(fleet.pods.len(), pods);
     assert!(!fleet.log.iter().any(|line| line.starts_with("delete Pod")));
+}
+
+#[test]
+fn the_only_spare_goes_where_most_weight_is() {
+    for heavy in [0, 1] {
+        let mut fleet = Fleet::new(2, 1, 3);
+        fleet.settle(60).expect("a new deployment comes to rest");
+        let status = fleet.deployment.status.as_mut().expect("a status");
+        for slot in &mut status.slots {
+            slot.nonces_per_minute = Some(if slot.index == heavy { 900 } else { 600 });
+        }
+        let holders: Vec<String> = status
+            .slots
+            .iter()
+            .filter_map(|slot| slot.pod_ref.as_ref())
+            .map(|pod| pod.name.clone())
+            .collect();
+        for pod in holders {
+            fleet.remove_pod(&pod);
+        }
+        let desired = decide::decide(&fleet.observe());
+        let moved: Vec<i32> = desired
+            .slots
+            .iter()
+            .filter(|slot| slot.takeover.as_ref().is_some_and(|takeover| !takeover.to.is_empty()))
+            .map(|slot| slot.slot)
+            .collect();
+        assert_eq!(moved, [heavy]);
+    }
+}
+
+#[test]
+fn slots_that_share_a_failure_domain_spread_and_then_stay() {
+    let mut fleet = Fleet::new(4, 1, 5);
+    fleet.settle(60).expect("a new deployment comes to rest");
+    let names: Vec<String> = fleet.machines.keys().cloned().collect();
+    for (index, name) in names.iter().enumerate() {
+        if let Some(machine) = fleet.machines.get_mut(name) {
+            machine.domain = if index < 4 { "r1".to_owned() } else { "r2".to_owned() };
+        }
+    }
+    fleet.settle(60).expect("it comes to rest again");
+    let observed = fleet.observe();
+    let in_r2 = observed
+        .slices
+        .values()
+        .filter_map(|slice| decide::assignment(slice).holder)
+        .filter(|holder| {
+            let pod = &observed.pods[&holder.name];
+            observed
+                .machines
+                .get(&pod.node_name)
+                .is_some_and(|machine| machine.domain == "r2")
+        })
+        .count();
+    assert_eq!(in_r2, 1, "one pod is in r2, and it holds a slot");
 }

@@ -79,7 +79,7 @@ pub struct SlotStatus {
     /// End of the last rehearsal that passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rehearsed_time: Option<Time>,
-    /// Rate of the last rehearsal or exam, nonces per minute.
+    /// Rate of the last rehearsal or exam, nonces per minute; kept while no pod holds the slot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nonces_per_minute: Option<i64>,
 }

@@ -19,6 +19,12 @@ pub async fn charts(cluster: &Cluster) -> Result<()> {
         .helm(&["install", "gonka-fleet-crds", &path("charts/gonka-fleet-crds")])
         .await
         .context("the CRD chart was not installed")?;
+    operator_chart(cluster).await
+}
+
+/// Installs the operator's chart and waits for it.
+pub async fn operator_chart(cluster: &Cluster) -> Result<()> {
+    let path = |relative: &str| repository().join(relative).display().to_string();
     let pod_network = cluster.options()?.id.network();
     cluster
         .helm(&[

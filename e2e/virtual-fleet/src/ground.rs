@@ -195,6 +195,7 @@ pub fn shown(change: &Change) -> String {
         Change::Apply(object) => format!("apply {} {}", object.resource.kind, object.name),
         Change::Status(object) => format!("status {} {}", object.resource.kind, object.name),
         Change::Create(object) => format!("create {}", object.resource.kind),
+        Change::Merge(object) => format!("merge {} {}", object.resource.kind, object.name),
         Change::Delete(deletion) => format!("delete {} {}", deletion.resource.kind, deletion.name),
         Change::Event(notice) => format!("event {}: {}", notice.reason, notice.note),
     }

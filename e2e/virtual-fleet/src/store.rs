@@ -143,6 +143,7 @@ impl Store {
             Change::Apply(object) => self.apply(manager, object, false, now_ms).map(Some),
             Change::Status(object) => self.apply(manager, object, true, now_ms).map(Some),
             Change::Create(object) => self.create(object, now_ms).map(Some),
+            Change::Merge(object) => self.merge(object).map(Some),
             Change::Delete(deletion) => self.delete_named(deletion, now_ms).map(Some),
             Change::Event(_) => Ok(None),
         }
@@ -229,6 +230,22 @@ impl Store {
         }
         self.complete(&id, &mut value);
         self.put(id.clone(), value, true);
+        Ok(id)
+    }
+
+    /// A JSON merge patch, refused when the object is not the one that was seen.
+    fn merge(&mut self, object: &Object) -> Result<Id, Refusal> {
+        let kind = kind_of(object)?;
+        let id = Id::new(kind, object.namespace.as_deref().unwrap_or_default(), &object.name);
+        let known = self.objects.get(&id).ok_or_else(|| Refusal::NotFound(id.clone()))?;
+        let metadata = &object.value["metadata"];
+        let differs = |field: &str| !metadata[field].is_null() && metadata[field] != known.value["metadata"][field];
+        if differs("uid") || differs("resourceVersion") {
+            return Err(Refusal::Conflict(id));
+        }
+        let mut value = Value::clone(&known.value);
+        apply::merge(&mut value, &object.value);
+        self.put(id.clone(), value, false);
         Ok(id)
     }
 

@@ -38,6 +38,8 @@ pub fn build_status(history: &History, sample: &Sample, evaluation: &Evaluation,
         _ => (None, None),
     };
     GpuNodeStatus {
+        // The operator's to answer.
+        maintenance: None,
         observed_generation: inputs.generation,
         gpu_count: gpus.len() as i32,
         product: common_product(&gpus),

@@ -1,5 +1,7 @@
 //! The network-wide window at a height (architecture: the Window Gate). Pure. Absence of information is never permission.
 
+pub mod calendar;
+
 use crds::references::Window;
 use crds::sprint_schedule::{ChainParameters, StageHeights};
 

@@ -11,7 +11,6 @@ use super::decide::{Desired, Promote, SlotSteps, Step, Takeover};
 use crate::apply::{self, Applied};
 use crate::change::Change;
 use crate::context::Context;
-use crate::gate::Verdict;
 use crate::live::TakeoverEvent;
 use crate::slot_door::{self, Doors, Promoted};
 
@@ -62,7 +61,6 @@ pub async fn apply(
     manager: &str,
     desired: Desired,
 ) -> Result<Applied, Error> {
-    count_verdicts(context, &desired);
     let mut applied = Applied::default();
     let mut failed = None;
     let lists: Vec<_> = desired
@@ -193,21 +191,5 @@ fn count(context: &Context, takeover: Option<&Takeover>, result: &str) {
 fn record(context: &Context, slot: &SlotSteps, promoted_ms: Option<i64>) {
     if let Some(event) = TakeoverEvent::of(slot, promoted_ms) {
         context.live.takeover(event);
-    }
-}
-
-fn count_verdicts(context: &Context, desired: &Desired) {
-    for (action, verdict) in &desired.asked {
-        let action: &str = action.into();
-        let (answer, reason): (&str, &str) = match verdict {
-            Verdict::Allow { .. } => ("Allow", ""),
-            Verdict::Wait { reason, .. } => ("Wait", reason.into()),
-            Verdict::Deny { reason } => ("Deny", reason.into()),
-        };
-        context
-            .metrics
-            .gate_verdicts_total
-            .with_label_values(&[action, answer, reason])
-            .inc();
     }
 }

@@ -28,6 +28,7 @@ use super::observed::{GoldenSeen, Observed};
 use super::{apply, pass};
 use crate::backoff;
 use crate::context::Context;
+use crate::gate;
 use crate::slot_door::Doors;
 
 /// Metric label and the last part of the field manager.
@@ -80,11 +81,47 @@ struct Reconciler {
     failures: Mutex<BTreeMap<(String, String), u32>>,
 }
 
-/// Runs on the leader until cancelled. `trust` gives the key set that verifies the operator's own token, as JSON.
-pub async fn run(context: Context, trust: impl Fn() -> Option<String> + Send + Sync + 'static) -> Result<(), Error> {
+/// The watches of this controller, begun: others read their stores too.
+#[derive(Debug)]
+pub struct Watching {
+    stores: Stores,
+    wake: wake::Wake,
+    woken: mpsc::UnboundedReceiver<ObjectRef<ModelDeployment>>,
+    tasks: JoinSet<&'static str>,
+}
+
+/// Begins to watch.
+pub fn watch(context: &Context) -> Watching {
     let (wake, woken) = mpsc::unbounded_channel();
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
-    let stores = wake::start(&context, &wake, &mut tasks);
+    let stores = wake::start(context, &wake, &mut tasks);
+    Watching {
+        stores,
+        wake,
+        woken,
+        tasks,
+    }
+}
+
+impl Watching {
+    /// What is watched.
+    pub fn stores(&self) -> Stores {
+        self.stores.clone()
+    }
+}
+
+/// Runs on the leader until cancelled. `trust` gives the key set that verifies the operator's own token, as JSON.
+pub async fn run(
+    context: Context,
+    watching: Watching,
+    trust: impl Fn() -> Option<String> + Send + Sync + 'static,
+) -> Result<(), Error> {
+    let Watching {
+        stores,
+        wake,
+        woken,
+        mut tasks,
+    } = watching;
     let (doors, rehearsals) = Doors::new(
         Arc::clone(&context.live),
         context.settings.slot_token_file.clone(),
@@ -97,7 +134,7 @@ pub async fn run(context: Context, trust: impl Fn() -> Option<String> + Send + S
             "slot doors"
         });
     }
-    wake::ready(&stores).await.map_err(|_| Error::Ended("a watch"))?;
+    stores.ready().await.map_err(|_| Error::Ended("a watch"))?;
     let reconciler = Arc::new(Reconciler {
         recorder: context.recorder(),
         manager: crds::labels::field_manager(CONTROLLER),
@@ -199,6 +236,12 @@ impl Reconciler {
                 .map_err(Error::Observe)?;
             self.follow(&observed);
             desired = decide::decide(&observed);
+        }
+        let (namespace, name) = key(deployment);
+        for (action, verdict) in &desired.asked {
+            let who = format!("{namespace}/{name}");
+            self.context.gate.tell(&who, *action, *verdict, observed.now_ms);
+            gate::count(&self.context.metrics, *action, *verdict);
         }
         let again = pass::again(&desired, self.context.settings.resync_seconds);
         let applied = apply::apply(&self.context, &self.doors, &self.recorder, &self.manager, desired)

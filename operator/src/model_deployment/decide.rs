@@ -36,6 +36,7 @@ pub use world::{Assignment, Holder, assignment};
 use std::collections::BTreeMap;
 
 use crds::conditions::{ConditionType, Reason};
+use crds::gpu_node::MaintenanceStage;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ApiResource;
 use serde_json::json;
@@ -202,7 +203,10 @@ fn pod_changes(world: &World<'_>, plan: &Plan, holders: &BTreeMap<String, i32>) 
             let label = holders
                 .get(name)
                 .map_or_else(|| crds::labels::SLOT_SPARE.to_owned(), ToString::to_string);
-            (pod.slot != label || !pod.protected).then(|| {
+            let protected = world
+                .machine(pod)
+                .is_none_or(|machine| machine.maintenance != Some(MaintenanceStage::Released));
+            (pod.slot != label || pod.protected != protected).then(|| {
                 Change::Apply(Object {
                     resource: resource(),
                     namespace: Some(seen.namespace().to_owned()),
@@ -215,7 +219,7 @@ fn pod_changes(world: &World<'_>, plan: &Plan, holders: &BTreeMap<String, i32>) 
                             "name": name,
                             "namespace": seen.namespace(),
                             "uid": pod.uid,
-                            "labels": {crds::labels::SLOT: label, crds::labels::PROTECTED: "true"},
+                            "labels": {crds::labels::SLOT: label, crds::labels::PROTECTED: protected.to_string()},
                         },
                     }),
                 })

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crds::gpu_node::MaintenanceStage;
 use crds::sprint_schedule::Margins;
 use crds::{GonkaHost, ModelDeployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
@@ -153,6 +154,10 @@ pub struct Machine {
     pub ready_since_ms: i64,
     /// `spec.unschedulable`, or maintenance is requested: no new slot goes there.
     pub leaving: bool,
+    /// How somebody's wish to work on it stands: slots leave a machine that is `Draining`, pods on one that is `Released` are
+    /// protected no more, and on one that is `Returning` they take no slot before they are proven. Absent: nobody wishes any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<MaintenanceStage>,
     /// Excluded by its owner.
     pub excluded: bool,
     /// Failure domain; the Node's own name when the label is missing.

@@ -57,6 +57,7 @@ fn essence(status: &SprintScheduleStatus) -> SprintScheduleStatus {
     essence.next_sprint_time = None;
     essence.next_sprint_error_seconds = None;
     essence.next_green_time = None;
+    essence.calendar.clear();
     essence.block_millis = None;
     essence.block_spread_millis = None;
     for endpoint in &mut essence.endpoints {

@@ -5,11 +5,17 @@ use std::collections::BTreeMap;
 use crds::SprintSchedule;
 use crds::conditions::{ConditionStatus, ConditionType, Reason};
 use crds::references::Window;
-use crds::sprint_schedule::{ActiveExam, EndpointState, EndpointStatus, SprintScheduleStatus};
+use crds::sprint_schedule::{ActiveExam, CalendarEntry, EndpointState, EndpointStatus, SprintScheduleStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::chain::window::calendar;
 use crate::conditions::{Conditions, whole_seconds};
 use crate::facts::{EndpointFact, Facts};
+
+/// How far the calendar reaches.
+const CALENDAR_MILLIS: i64 = 7 * 24 * 3_600_000;
+/// Windows the status has room for.
+const CALENDAR_ENTRIES: usize = 64;
 
 /// The status as facts have it now.
 pub fn desired(
@@ -41,6 +47,7 @@ pub fn desired(
         block_spread_millis: (pace.block_millis > 0.0).then(|| pace.spread_millis.round() as i64),
         green_until_height: facts.green_until_height,
         next_green_time: next_green.map(|prediction| whole_seconds(prediction.time_ms)),
+        calendar: calendar_of(facts, i64::from(object.spec.margins.ready_by_seconds) * 1000),
         parameters: facts.parameters.clone(),
         parameters_hash: Some(facts.parameters_hash.clone()).filter(|hash| !hash.is_empty()),
         active_exam: facts.exam.as_ref().filter(|_| known).map(|exam| ActiveExam {
@@ -54,6 +61,26 @@ pub fn desired(
         endpoints: facts.endpoints.iter().map(endpoint).collect(),
         conditions: conditions.render(object.metadata.generation, now, previous),
     }
+}
+
+fn calendar_of(facts: &Facts, ready_by_millis: i64) -> Vec<CalendarEntry> {
+    calendar::ahead(facts, ready_by_millis, CALENDAR_MILLIS, CALENDAR_ENTRIES)
+        .into_iter()
+        .filter_map(|interval| {
+            let (from, until) = (
+                facts.predict(interval.from_height)?,
+                facts.predict(interval.until_height + 1)?,
+            );
+            Some(CalendarEntry {
+                window: interval.window,
+                from_height: interval.from_height,
+                until_height: interval.until_height,
+                from_time: whole_seconds(from.time_ms),
+                until_time: whole_seconds(until.time_ms),
+                error_seconds: (until.error_ms + 999) / 1000,
+            })
+        })
+        .collect()
 }
 
 fn endpoint(fact: &EndpointFact) -> EndpointStatus {
@@ -228,19 +255,29 @@ fn ready(conditions: &mut Conditions, facts: &Facts, invalid: bool, whole: bool)
 
 /// Keeps estimates that moved less than is worth a write, so that a quiet chain makes a quiet object.
 pub fn steady(before: &SprintScheduleStatus, mut after: SprintScheduleStatus, now_ms: i64) -> SprintScheduleStatus {
-    let close = |old: Option<&Time>, new: Option<&Time>| match (old, new) {
+    let close = |old: Option<&Time>, new: Option<&Time>, longest_ms: i64| match (old, new) {
         (Some(old), Some(new)) => {
             let (old, new) = (old.0.as_millisecond(), new.0.as_millisecond());
-            (old - new).abs() <= ((new - now_ms).abs() / 100).clamp(2000, 30_000)
+            (old - new).abs() <= ((new - now_ms).abs() / 100).clamp(2000, longest_ms)
         }
         _ => false,
     };
-    if close(before.next_sprint_time.as_ref(), after.next_sprint_time.as_ref()) {
+    if close(
+        before.next_sprint_time.as_ref(),
+        after.next_sprint_time.as_ref(),
+        30_000,
+    ) {
         after.next_sprint_time.clone_from(&before.next_sprint_time);
         after.next_sprint_error_seconds = before.next_sprint_error_seconds;
     }
-    if close(before.next_green_time.as_ref(), after.next_green_time.as_ref()) {
+    if close(before.next_green_time.as_ref(), after.next_green_time.as_ref(), 30_000) {
         after.next_green_time.clone_from(&before.next_green_time);
+    }
+    let same_plan = |(old, new): (&CalendarEntry, &CalendarEntry)| {
+        old.window == new.window && close(Some(&old.until_time), Some(&new.until_time), 3_600_000)
+    };
+    if before.calendar.len() == after.calendar.len() && before.calendar.iter().zip(&after.calendar).all(same_plan) {
+        after.calendar.clone_from(&before.calendar);
     }
     let near = |old: Option<i64>, new: Option<i64>, of: Option<i64>| match (old, new, of) {
         (Some(old), Some(new), Some(of)) => (old - new).abs() * 50 <= of.max(1),

@@ -344,7 +344,8 @@ impl Fleet {
                 let status = serde_json::from_value(object.value["status"].clone());
                 self.deployment.status = Some(status.expect("a status is a status"));
             }
-            Change::Event(_) => {}
+            // A deployment has no business with objects that are not its own.
+            Change::Merge(_) | Change::Event(_) => {}
         }
     }
 

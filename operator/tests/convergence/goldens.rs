@@ -126,6 +126,7 @@ fn change(change: &Change) -> Value {
     let named = |verb: &str, object: &Object| json!({ verb: object.value });
     match change {
         Change::Apply(object) => named("apply", object),
+        Change::Merge(object) => named("merge", object),
         // The whole pod is in `pod.yaml`.
         Change::Create(object) => json!({"create": {
             "labels": object.value["metadata"]["labels"], "affinity": object.value["spec"]["affinity"],

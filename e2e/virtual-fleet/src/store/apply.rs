@@ -31,6 +31,25 @@ pub fn apply(object: &mut Value, before: Option<&Value>, wanted: &Value) {
     member(object, before, wanted, "");
 }
 
+/// The object after a JSON merge patch (RFC 7386).
+pub fn merge(object: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *object = patch.clone();
+        return;
+    };
+    if !object.is_object() {
+        *object = Value::Object(Map::new());
+    }
+    let Some(object) = object.as_object_mut() else { return };
+    for (key, value) in patch {
+        if value.is_null() {
+            object.remove(key);
+        } else {
+            merge(object.entry(key.clone()).or_insert(Value::Null), value);
+        }
+    }
+}
+
 fn member(have: &mut Value, before: Option<&Value>, wanted: &Value, name: &str) {
     match wanted {
         Value::Object(wanted) => {
@@ -102,6 +121,19 @@ mod tests {
         assert_eq!(
             object,
             json!({"conditions": [{"type": "Ready", "status": "True"}, {"type": "Theirs"}], "slots": [3]})
+        );
+    }
+
+    #[test]
+    fn a_merge_patch_takes_away_what_is_null_and_leaves_the_rest() {
+        let mut object = json!({"metadata": {"labels": {"a": "1", "b": "1"}}, "spec": {"list": [1, 2]}});
+        merge(
+            &mut object,
+            &json!({"metadata": {"labels": {"a": null, "c": "2"}}, "spec": {"list": [3]}}),
+        );
+        assert_eq!(
+            object,
+            json!({"metadata": {"labels": {"b": "1", "c": "2"}}, "spec": {"list": [3]}})
         );
     }
 

@@ -7,9 +7,9 @@ use super::super::heights;
 use super::*;
 use crate::chain::answers::Event;
 
-const P: i64 = 5_536_724;
+pub const P: i64 = 5_536_724;
 
-fn mainnet() -> ChainParameters {
+pub fn mainnet() -> ChainParameters {
     ChainParameters {
         epoch_length: 15_391,
         poc_stage_duration: 35,
@@ -38,17 +38,17 @@ fn short() -> ChainParameters {
     }
 }
 
-struct World {
-    parameters: ChainParameters,
-    start: i64,
-    pace: Pace,
-    ready_by_millis: i64,
-    confirmation: Option<Exam>,
-    upgrade_height: Option<i64>,
+pub struct World {
+    pub parameters: ChainParameters,
+    pub start: i64,
+    pub pace: Pace,
+    pub ready_by_millis: i64,
+    pub confirmation: Option<Exam>,
+    pub upgrade_height: Option<i64>,
 }
 
 impl World {
-    fn mainnet() -> Self {
+    pub fn mainnet() -> Self {
         Self {
             parameters: mainnet(),
             start: P,
@@ -76,7 +76,7 @@ impl World {
         }
     }
 
-    fn with_confirmation(mut self, trigger: i64) -> Self {
+    pub fn with_confirmation(mut self, trigger: i64) -> Self {
         let event = Event {
             trigger_height: trigger,
             generation_start_height: trigger + self.parameters.inference_validation_cutoff,
@@ -232,7 +232,7 @@ fn without_inputs_the_window_is_unknown() {
     assert_eq!(clearance(None), Clearance::default());
 }
 
-fn any_parameters() -> impl Strategy<Value = ChainParameters> {
+pub fn any_parameters() -> impl Strategy<Value = ChainParameters> {
     (
         1..60_i64,
         0..5_i64,

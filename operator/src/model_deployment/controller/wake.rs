@@ -9,7 +9,7 @@ use crds::{ModelDeployment, labels};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
-use kube::runtime::reflector::store::{Writer, WriterDropped};
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::watcher::{Config, Event};
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -66,21 +66,6 @@ pub fn start(context: &Context, wake: &Wake, tasks: &mut JoinSet<&'static str>) 
     };
     tasks.spawn(follow_chain(context.book.clone(), stores.clone(), wake.clone()));
     stores
-}
-
-/// Waits until every store was filled once: an empty store is not an empty world.
-pub async fn ready(stores: &Stores) -> Result<(), WriterDropped> {
-    stores.deployments.wait_until_ready().await?;
-    stores.hosts.wait_until_ready().await?;
-    stores.schedules.wait_until_ready().await?;
-    stores.pods.wait_until_ready().await?;
-    stores.services.wait_until_ready().await?;
-    stores.slices.wait_until_ready().await?;
-    stores.budgets.wait_until_ready().await?;
-    stores.accounts.wait_until_ready().await?;
-    stores.trust.wait_until_ready().await?;
-    stores.nodes.wait_until_ready().await?;
-    stores.gpu_nodes.wait_until_ready().await
 }
 
 /// Wakes every deployment.

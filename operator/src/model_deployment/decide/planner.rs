@@ -117,15 +117,18 @@ impl Draft<'_, '_> {
         }
     }
 
-    /// Slots whose pod earns nothing, worst first.
+    /// Slots whose pod earns nothing before those whose pod may; scarce spares go where most weight is.
     fn heal(&mut self, causes: &BTreeMap<i32, Cause>) {
-        let mut broken: Vec<(Cause, i32)> = causes
+        let mut broken: Vec<(i32, Cause)> = causes
             .iter()
             .filter(|(_, cause)| !cause.is_planned())
-            .map(|(slot, cause)| (*cause, *slot))
+            .map(|(slot, cause)| (*slot, *cause))
             .collect();
-        broken.sort_unstable();
-        for (cause, slot) in broken {
+        broken.sort_by_key(|(slot, cause)| {
+            let weight = self.world.last_rate(*slot);
+            (cause.leaves_something(), std::cmp::Reverse(weight), *cause, *slot)
+        });
+        for (slot, cause) in broken {
             let wanted = slot < self.world.seen.deployment.spec.slots;
             let held_before = self.plan.slots.get(&slot).is_some_and(|slot| slot.generation > 0);
             let may_move = !held_before || self.world.may_move(slot);
@@ -208,12 +211,15 @@ impl Draft<'_, '_> {
     /// Healthy slots that should move by somebody's wish: with the gate's leave, one per pass, and only when nothing is
     /// broken.
     fn planned(&mut self, causes: &BTreeMap<i32, Cause>) {
-        let wishes: Vec<(i32, Cause)> = causes
+        let mut wishes: Vec<(i32, Cause)> = causes
             .iter()
             .filter(|(_, cause)| cause.is_planned())
             .map(|(slot, cause)| (*slot, *cause))
             .collect();
         self.plan.rollout = self.rollout_idle();
+        if causes.is_empty() {
+            wishes.extend(self.bench.crowded(&self.plan.slots).map(|slot| (slot, Cause::Crowded)));
+        }
         if wishes.is_empty() {
             return;
         }

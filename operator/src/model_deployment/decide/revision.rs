@@ -99,6 +99,12 @@ pub fn create(seen: &Observed, template: &Value, revision: &str) -> Change {
     })
 }
 
+/// What keeps autoscalers from taking the machine away under the pod: Cluster Autoscaler and Karpenter.
+const AUTOSCALERS: [(&str, &str); 2] = [
+    ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
+    ("karpenter.sh/do-not-disrupt", "true"),
+];
+
 /// The template: a whole pod but for name, revision and slot.
 pub fn template(seen: &Observed) -> Value {
     let spec = &seen.deployment.spec;
@@ -109,6 +115,7 @@ pub fn template(seen: &Observed) -> Value {
     pod_labels.insert(labels::PROTECTED.to_owned(), "true".to_owned());
     let mut annotations = overlay.annotations.clone();
     annotations.insert(labels::INSTALL_ID.to_owned(), seen.install.install_id.clone());
+    annotations.extend(AUTOSCALERS.map(|(key, value)| (key.to_owned(), value.to_owned())));
     let mut tolerations = vec![json!({"operator": "Exists", "effect": "NoExecute"})];
     tolerations.extend(overlay.tolerations.iter().map(|toleration| json!(toleration)));
     let mut pod = json!({

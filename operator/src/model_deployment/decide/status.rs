@@ -97,7 +97,10 @@ fn slot_status(world: &World<'_>, slot: i32, judgement: &Judgement) -> SlotStatu
         state: judgement.state,
         reasons: judgement.reasons.iter().map(ToString::to_string).collect(),
         rehearsed_time: rehearsed.and_then(rehearsed_time),
-        nonces_per_minute: rehearsed.map(nonces_per_minute),
+        // What a slot without a pod brought last decides who gets a scarce spare.
+        nonces_per_minute: rehearsed
+            .map(nonces_per_minute)
+            .or_else(|| Some(world.last_rate(slot)).filter(|rate| *rate > 0)),
     }
 }
 

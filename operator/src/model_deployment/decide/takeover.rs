@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crds::gpu_node::MaintenanceStage;
+
 use super::handoff;
 use super::rehearsal::Proof;
 use super::world::{Assignment, Health, World};
@@ -36,8 +38,12 @@ pub enum Cause {
     NotLoaded,
     /// The machine is excluded.
     Excluded,
+    /// Somebody works on the machine, and it is its turn.
+    Maintenance,
     /// The pod has an older revision.
     Rollout,
+    /// Its failure domain carries two slots more than one that a rehearsed spare is in.
+    Crowded,
     /// The spec has fewer slots.
     ScaledDown,
     /// The pod is fenced with a higher generation than the slice has.
@@ -69,10 +75,13 @@ impl Cause {
             | Self::ScaledDown
             | Self::Fenced => Need::Answering,
             Self::NodeLost => Need::Loaded,
-            Self::FellSilent | Self::GpuFinding | Self::NoFirstNonce | Self::NotLoaded | Self::Excluded => {
-                Need::Rehearsed
-            }
-            Self::Rollout => Need::RehearsedRevision,
+            Self::FellSilent
+            | Self::GpuFinding
+            | Self::NoFirstNonce
+            | Self::NotLoaded
+            | Self::Excluded
+            | Self::Maintenance => Need::Rehearsed,
+            Self::Rollout | Self::Crowded => Need::RehearsedRevision,
         }
     }
 
@@ -81,9 +90,17 @@ impl Cause {
         matches!(self, Self::PodGone | Self::PodEnded | Self::AddressLost)
     }
 
+    /// The old pod may still earn something.
+    pub fn leaves_something(self) -> bool {
+        matches!(self, Self::GpuFinding) || self.is_planned()
+    }
+
     /// A healthy slot moves by somebody's wish: only when the gate allows it, one at a time.
     pub fn is_planned(self) -> bool {
-        matches!(self, Self::Excluded | Self::Rollout | Self::ScaledDown)
+        matches!(
+            self,
+            Self::Excluded | Self::Maintenance | Self::Rollout | Self::Crowded | Self::ScaledDown
+        )
     }
 }
 
@@ -121,6 +138,12 @@ pub fn cause(world: &World<'_>, slot: i32, assignment: &Assignment) -> Option<Ca
     }
     if world.machine(pod).is_some_and(|machine| machine.excluded) {
         return Some(Cause::Excluded);
+    }
+    if world
+        .machine(pod)
+        .is_some_and(|machine| machine.maintenance == Some(MaintenanceStage::Draining))
+    {
+        return Some(Cause::Maintenance);
     }
     (!world.seen.deployment.spec.rollout.paused && pod.revision != world.revision).then_some(Cause::Rollout)
 }
@@ -196,7 +219,7 @@ impl<'w, 'a> Bench<'w, 'a> {
             .seen
             .pods
             .iter()
-            .filter(|(name, pod)| !held.contains(*name) && is_fit(world, pod))
+            .filter(|(name, pod)| !held.contains(*name) && is_fit(world, name, pod))
             .map(|(name, _)| name.clone())
             .collect();
         Self { world, free, domains }
@@ -218,6 +241,29 @@ impl<'w, 'a> Bench<'w, 'a> {
         let pod = self.world.seen.pods.get(&name)?;
         *self.domains.entry(self.world.domain(pod)).or_default() += 1;
         Some((name, pod))
+    }
+
+    /// A slot of the fullest failure domain, when a rehearsed spare is in one with at least two slots fewer: the move makes
+    /// things more even, so that no two passes undo each other.
+    pub fn crowded(&self, slots: &BTreeMap<i32, Assignment>) -> Option<i32> {
+        let load = |domain: &String| self.domains.get(domain).copied().unwrap_or_default();
+        let spares = self
+            .free
+            .iter()
+            .filter(|name| self.meets(name, Need::RehearsedRevision));
+        let emptiest = spares
+            .filter_map(|name| self.world.seen.pods.get(name))
+            .map(|pod| load(&self.world.domain(pod)))
+            .min()?;
+        let of_slot = |assignment: &Assignment| {
+            let pod = self.world.pod_of(assignment.holder.as_ref()?)?;
+            Some(load(&self.world.domain(pod)))
+        };
+        let (fullest, slot) = slots
+            .iter()
+            .filter_map(|(slot, assignment)| Some((of_slot(assignment)?, *slot)))
+            .max_by_key(|(load, slot)| (*load, std::cmp::Reverse(*slot)))?;
+        (fullest >= emptiest + 2).then_some(slot)
     }
 
     /// A pod that still believes it holds another slot is demoted first.
@@ -268,7 +314,7 @@ impl<'w, 'a> Bench<'w, 'a> {
 }
 
 /// Nothing speaks against giving the pod a slot.
-fn is_fit(world: &World<'_>, pod: &PodSeen) -> bool {
+fn is_fit(world: &World<'_>, name: &str, pod: &PodSeen) -> bool {
     let machine = world.machine(pod);
     let in_vain = world.exam.as_ref().is_some_and(|exam| {
         world
@@ -280,5 +326,7 @@ fn is_fit(world: &World<'_>, pod: &PodSeen) -> bool {
         && world.live(pod).is_some_and(|live| live.link == Link::Connected)
         && !world.gpu_finding(pod)
         && !machine.is_some_and(|machine: &Machine| machine.excluded || machine.leaving)
+        && (machine.is_none_or(|machine| machine.maintenance != Some(MaintenanceStage::Returning))
+            || world.proof(name).ran())
         && !in_vain
 }

@@ -101,6 +101,15 @@ impl<'a> World<'a> {
         self.numbers.get(&slot).copied()
     }
 
+    /// Nonces a minute that the slot brought last, whoever held it; 0 when it never did.
+    pub fn last_rate(&self, slot: i32) -> i64 {
+        let slots = self.seen.deployment.status.iter().flat_map(|status| &status.slots);
+        slots
+            .filter(|known| known.index == slot)
+            .find_map(|known| known.nonces_per_minute)
+            .unwrap_or_default()
+    }
+
     /// What the pod says; absent until its door was tried.
     pub fn live(&self, pod: &PodSeen) -> Option<&'a Live> {
         self.seen.live.get(&pod.uid)

@@ -55,6 +55,9 @@ fn seen(node: &Node, gpu_node: Option<&GpuNode>, domain_key: &str, now_ms: i64) 
         .and_then(|spec| spec.unschedulable)
         .unwrap_or_default();
     let spec = gpu_node.map(|gpu_node| gpu_node.spec.clone()).unwrap_or_default();
+    let stage = gpu_node
+        .and_then(|gpu_node| gpu_node.status.as_ref()?.maintenance.as_ref())
+        .map(|answer| answer.state);
     Machine {
         ready,
         ready_since_ms: condition
@@ -62,6 +65,7 @@ fn seen(node: &Node, gpu_node: Option<&GpuNode>, domain_key: &str, now_ms: i64) 
             .map(|time| time.0.as_millisecond())
             .unwrap_or_default(),
         leaving: unschedulable || spec.maintenance.state == MaintenanceState::Requested,
+        maintenance: stage,
         excluded: spec.enrollment == NodeEnrollment::Excluded,
         domain: node.labels().get(domain_key).cloned().unwrap_or(name),
         // The report of a machine that is not there is the last one before.

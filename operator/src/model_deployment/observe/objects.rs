@@ -1,16 +1,21 @@
 //! The objects a pass reads, wherever they are kept: here the watch stores.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crds::{GonkaHost, GpuNode, ModelDeployment, SprintSchedule};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Resource;
+use kube::runtime::reflector::store::WriterDropped;
 use kube::runtime::reflector::{ObjectRef, Store};
 
 use super::is_child;
 use crate::model_deployment::decide::{SLOT_ACCOUNT, TRUST_CONFIG_MAP};
+
+/// How often stores are asked whether they were filled.
+const READY_PERIOD: Duration = Duration::from_millis(250);
 
 /// What a pass may read. Lists come in any order.
 pub trait Objects {
@@ -63,6 +68,33 @@ pub struct Stores {
     pub nodes: Store<Node>,
     /// Machines as their agents see them.
     pub gpu_nodes: Store<GpuNode>,
+}
+
+impl Stores {
+    /// Waits until every store was filled once: an empty store is not an empty world.
+    ///
+    /// Asked again and again, because a store wakes only the last of those who wait for it, and there are several.
+    pub async fn ready(&self) -> Result<(), WriterDropped> {
+        loop {
+            if let Ok(filled) = tokio::time::timeout(READY_PERIOD, self.filled()).await {
+                return filled;
+            }
+        }
+    }
+
+    async fn filled(&self) -> Result<(), WriterDropped> {
+        self.deployments.wait_until_ready().await?;
+        self.hosts.wait_until_ready().await?;
+        self.schedules.wait_until_ready().await?;
+        self.pods.wait_until_ready().await?;
+        self.services.wait_until_ready().await?;
+        self.slices.wait_until_ready().await?;
+        self.budgets.wait_until_ready().await?;
+        self.accounts.wait_until_ready().await?;
+        self.trust.wait_until_ready().await?;
+        self.nodes.wait_until_ready().await?;
+        self.gpu_nodes.wait_until_ready().await
+    }
 }
 
 impl std::fmt::Debug for Stores {

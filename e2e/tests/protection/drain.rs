@@ -1,0 +1,152 @@
+//! `kubectl drain` of a machine with a slot, begun in a Sprint.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use crds::gpu_node::MaintenanceStage;
+use crds::{GpuNode, SprintRun, labels};
+use e2e::fleet::until;
+use k8s_openapi::api::core::v1::Node;
+use kube::ResourceExt as _;
+use kube::api::{Api, ListParams};
+
+use crate::world::World;
+
+/// A switch of gpu-operator that its owner had set.
+const SKIP: &str = "nvidia.com/gpu-driver-upgrade.skip";
+
+/// It waits, slots move once the Sprint is validated, it goes on, nothing was lost, and the machine comes back.
+pub async fn a_drain_in_a_sprint_waits_and_goes_on(world: &World<'_>) -> Result<()> {
+    let (pod, machine) = world.holders().await?.remove(&0).context("slot 0")?;
+    world
+        .cluster
+        .kubectl(&["label", "node", &machine, &format!("{SKIP}=false"), "--overwrite"])
+        .await?;
+    is_held(world, &machine).await?;
+    world.say(&format!("{machine} carries slot 0 and is held"));
+
+    let start = world.next_sprint().await?;
+    world.control.wait_height(start + 3, Duration::from_secs(150)).await?;
+    let args = [
+        "drain",
+        &machine,
+        "--ignore-daemonsets",
+        "--delete-emptydir-data",
+        "--pod-selector=fleet.gonka.ai/role=slot-pod",
+        "--timeout=240s",
+    ];
+    let (drained, watched) = tokio::join!(
+        world.cluster.kubectl(&args),
+        it_waits_until_the_sprint_is_validated(world, start, &pod, &machine)
+    );
+    watched?;
+    let printed = drained.context("the drain did not come to its end")?;
+    ensure!(printed.contains("drained"), "{printed}");
+    world.say("drained");
+    let slots = world.holders().await?;
+    ensure!(
+        slots.values().all(|(_, on)| *on != machine),
+        "a slot is still on {machine}: {slots:?}"
+    );
+    nothing_was_lost(world, start).await?;
+    let node: Node = Api::all(world.client.clone()).get(&machine).await?;
+    ensure!(
+        node.labels().get(SKIP).is_some_and(|value| value == "false"),
+        "the switch is not as it was: {:?}",
+        node.labels().get(SKIP)
+    );
+    ensure!(
+        !node.annotations().contains_key(labels::PREVIOUS_VALUES),
+        "the journal is still there"
+    );
+    world.cluster.kubectl(&["uncordon", &machine]).await?;
+    until("the maintenance to be over", Duration::from_secs(60), async || {
+        Ok(stage(world, &machine)
+            .await?
+            .map_or(Ok(()), |stage| Err(stage.to_string())))
+    })
+    .await?;
+    world.say(&format!("{machine} is back"));
+    world.is_ready().await
+}
+
+async fn stage(world: &World<'_>, machine: &str) -> Result<Option<MaintenanceStage>> {
+    let node: GpuNode = Api::all(world.client.clone()).get(machine).await?;
+    Ok(node
+        .status
+        .and_then(|status| status.maintenance)
+        .map(|answer| answer.state))
+}
+
+/// The machine's switches are held, and what was there is written down.
+async fn is_held(world: &World<'_>, machine: &str) -> Result<()> {
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    until(&format!("{machine} to be held"), Duration::from_secs(30), async || {
+        let node = nodes.get(machine).await?;
+        let label = |key: &str| node.labels().get(key).map(String::as_str);
+        let held = label(SKIP) == Some("true") && label(labels::PROTECTED) == Some("true");
+        Ok(if held && node.annotations().contains_key(labels::PREVIOUS_VALUES) {
+            Ok(())
+        } else {
+            Err(format!("{:?}", node.labels()))
+        })
+    })
+    .await
+}
+
+/// While the Sprint runs and is validated the machine waits, its pod holds the slot and is not touched.
+async fn it_waits_until_the_sprint_is_validated(world: &World<'_>, start: i64, pod: &str, machine: &str) -> Result<()> {
+    until("the answer to the cordon", Duration::from_secs(15), async || {
+        Ok(match stage(world, machine).await? {
+            Some(MaintenanceStage::Waiting) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+    })
+    .await?;
+    let plan: GpuNode = Api::all(world.client.clone()).get(machine).await?;
+    let answer = plan.status.and_then(|status| status.maintenance).context("no answer")?;
+    world.say(&format!(
+        "waits: {}; expected {:?}",
+        answer.message,
+        answer.expected_release_time.map(|time| time.0.to_string())
+    ));
+    let (_, end) = e2e::fleet::ledger::validation(&world.control.ledger().await?, start)?;
+    while world.control.height().await? < end - 2 {
+        let holders = world.holders().await?;
+        let holder = holders.get(&0).context("slot 0")?;
+        ensure!(
+            holder == &(pod.to_owned(), machine.to_owned()),
+            "slot 0 moved in the Sprint: {holder:?}"
+        );
+        ensure!(
+            stage(world, machine).await? == Some(MaintenanceStage::Waiting),
+            "released in the Sprint"
+        );
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    world.say("the Sprint is over, and nothing had moved");
+    Ok(())
+}
+
+/// Every slot's nonces of this Sprint are on chain, and the record blames nobody.
+async fn nothing_was_lost(world: &World<'_>, start: i64) -> Result<()> {
+    let runs: Api<SprintRun> = Api::namespaced(world.client.clone(), "gonka");
+    let run = until("the record of the Sprint", Duration::from_secs(90), async || {
+        let all = runs.list(&ListParams::default()).await?.items;
+        let sealed = all
+            .into_iter()
+            .find(|run| run.spec.poc_start_height == start)
+            .filter(|run| run.status.as_ref().is_some_and(|status| status.sealed_time.is_some()));
+        Ok(sealed.ok_or_else(|| "it is not sealed".to_owned()))
+    })
+    .await?;
+    let status = run.status.context("a record without status")?;
+    let totals = status.totals.clone().context("no totals")?;
+    ensure!(
+        status.takeovers.is_empty() && totals.committed > 0 && totals.committed == totals.accepted,
+        "{totals:?}, {:?}",
+        status.takeovers
+    );
+    world.say(&format!("Sprint {start}: {totals:?}"));
+    Ok(())
+}

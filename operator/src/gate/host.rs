@@ -1,0 +1,117 @@
+//! What the gate knows of a host, from its objects. Pure.
+
+use crds::GonkaHost;
+use crds::gonka_host::{AllowInInference, ExamSummary};
+use crds::references::Window;
+use crds::sprint_schedule::Margins;
+
+use super::HostState;
+
+/// One slot's part of its host.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Part {
+    /// Weight, in units that compare within the host.
+    pub weight: i64,
+    /// It would pass an exam now.
+    pub healthy: bool,
+    /// It is on a machine that was released.
+    pub released: bool,
+}
+
+/// Reads a host. `parts` are all its slots.
+pub fn state(host: &GonkaHost, margins: &Margins, parts: &[Part]) -> HostState {
+    let disruption = &host.spec.disruption;
+    let exams = host.status.iter().flat_map(|status| &status.last_exams);
+    let of = |wanted: fn(&Part) -> bool| share(parts.iter().filter(|part| wanted(part)), parts);
+    HostState {
+        challenged: host
+            .status
+            .as_ref()
+            .is_some_and(|status| status.window == Window::Challenge),
+        breaker_tripped: false,
+        max_weight_basis_points: disruption.max_weight_basis_points,
+        allow_in_amber: disruption.allow_in_inference == AllowInInference::WithinMargin,
+        natural_shortfall_basis_points: exams.filter_map(shortfall).max().unwrap_or_default(),
+        unhealthy_basis_points: of(|part| !part.healthy && !part.released),
+        released_basis_points: of(|part| part.released),
+        drain_millis: i64::from(margins.drain_seconds) * 1000,
+        ready_by_millis: i64::from(margins.ready_by_seconds) * 1000,
+    }
+}
+
+/// Basis points that `some` are of `all`, rounded up.
+fn share<'a>(some: impl Iterator<Item = &'a Part>, all: &[Part]) -> i32 {
+    let total: i64 = all.iter().map(|part| part.weight.max(0)).sum();
+    let out: i64 = some.map(|part| part.weight.max(0)).sum();
+    match total {
+        0 => 0,
+        total => i32::try_from((out.saturating_mul(10_000) + total - 1) / total).unwrap_or(10_000),
+    }
+}
+
+/// What an exam fell short of, basis points. Of twenty exams, the worst is their 99th percentile.
+fn shortfall(exam: &ExamSummary) -> Option<i32> {
+    let missing = (exam.expected - exam.committed).max(0);
+    (exam.expected > 0).then(|| i32::try_from(missing.saturating_mul(10_000) / exam.expected).unwrap_or(10_000))
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::{GonkaHostSpec, GonkaHostStatus};
+
+    use super::*;
+    use crate::gate::{CONFIRMATION_MARGIN_BASIS_POINTS, budget};
+
+    fn host(exams: &[(i64, i64)]) -> GonkaHost {
+        let mut host = GonkaHost::new("ours", GonkaHostSpec::default());
+        host.spec.disruption.max_weight_basis_points = 909;
+        host.status = Some(GonkaHostStatus {
+            last_exams: exams
+                .iter()
+                .map(|(expected, committed)| ExamSummary {
+                    expected: *expected,
+                    committed: *committed,
+                    ..ExamSummary::default()
+                })
+                .collect(),
+            ..GonkaHostStatus::default()
+        });
+        host
+    }
+
+    fn part(healthy: bool, released: bool) -> Part {
+        Part {
+            weight: 100,
+            healthy,
+            released,
+        }
+    }
+
+    #[test]
+    fn the_worst_of_the_last_exams_and_what_is_out_count_against_the_margin() {
+        let parts = vec![part(true, false); 49]
+            .into_iter()
+            .chain([part(false, false)])
+            .collect::<Vec<_>>();
+        let state = state(
+            &host(&[(1_000, 990), (1_000, 1_010), (0, 0)]),
+            &Margins::default(),
+            &parts,
+        );
+        assert_eq!(state.natural_shortfall_basis_points, 100);
+        assert_eq!(state.unhealthy_basis_points, 200);
+        assert_eq!(budget(&state), CONFIRMATION_MARGIN_BASIS_POINTS - 300);
+    }
+
+    #[test]
+    fn a_released_slot_counts_once() {
+        let state = state(&host(&[]), &Margins::default(), &[part(false, true), part(true, false)]);
+        assert_eq!((state.unhealthy_basis_points, state.released_basis_points), (0, 5_000));
+    }
+
+    #[test]
+    fn a_host_without_slots_has_nothing_out() {
+        let state = state(&host(&[]), &Margins::default(), &[]);
+        assert_eq!((state.unhealthy_basis_points, state.released_basis_points), (0, 0));
+    }
+}

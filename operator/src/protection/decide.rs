@@ -1,0 +1,297 @@
+//! Box 3: glass that was broken is told of and mended; what protects and is gone is told of. Pure.
+
+use std::collections::BTreeSet;
+
+use crds::labels::{BREAK_GLASS, BREAK_GLASS_UNTIL};
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::ApiResource;
+use serde_json::{Value, json};
+
+use crate::change::{Change, Notice, Object};
+
+/// Everything the decision needs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    /// Unix milliseconds.
+    pub now_ms: i64,
+    /// How long a glass stays broken, milliseconds.
+    pub broken_millis: i64,
+    /// Objects with an annotation of a broken glass.
+    pub broken: Vec<Broken>,
+    /// Policies that must be there.
+    pub wanted: BTreeSet<String>,
+    /// Policies that are there and bound; absent when they could not be listed.
+    pub bound: Option<BTreeSet<String>>,
+    /// Slot pods that somebody tried to take away and could not: condition `DisruptionTarget` is True.
+    pub targets: Vec<Target>,
+    /// Policies that were missing in the last pass.
+    pub missing_before: BTreeSet<String>,
+    /// UIDs of pods that were targets in the last pass.
+    pub targets_before: BTreeSet<String>,
+}
+
+/// An object that may be deleted because a person wrote down why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Broken {
+    /// Kind.
+    pub resource: ApiResource,
+    /// Absent for cluster-scoped kinds.
+    pub namespace: Option<String>,
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+    /// Resource version.
+    pub resource_version: String,
+    /// Why, as annotated; absent when it was taken off again.
+    pub reason: Option<String>,
+    /// Until when, as annotated.
+    pub until: Option<String>,
+}
+
+/// A pod that somebody tried to take away.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Target {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+    /// Reason of the condition, for example `PreemptionByScheduler`.
+    pub reason: String,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    /// Writes; each is of another object.
+    pub changes: Vec<Change>,
+    /// Policies that are not there, or not bound.
+    pub missing: BTreeSet<String>,
+}
+
+/// Decides one pass.
+pub fn decide(observed: &Observed) -> Decision {
+    let mut changes: Vec<Change> = observed
+        .broken
+        .iter()
+        .flat_map(|broken| glass(observed, broken))
+        .collect();
+    let missing = match &observed.bound {
+        Some(bound) => observed.wanted.difference(bound).cloned().collect(),
+        // Not known is not missing, and not there again either.
+        None => observed.missing_before.clone(),
+    };
+    for name in missing.difference(&observed.missing_before) {
+        changes.push(Change::Event(Notice {
+            regarding: reference(
+                "admissionregistration.k8s.io/v1",
+                "ValidatingAdmissionPolicy",
+                None,
+                name,
+                "",
+            ),
+            warning: true,
+            reason: "ProtectionRemoved".to_owned(),
+            note: format!(
+                "the admission policy {name} or its binding is gone: slots can be deleted; helm upgrade puts it back"
+            ),
+        }));
+    }
+    for target in observed
+        .targets
+        .iter()
+        .filter(|target| !observed.targets_before.contains(&target.uid))
+    {
+        changes.push(Change::Event(Notice {
+            regarding: reference("v1", "Pod", Some(&target.namespace), &target.name, &target.uid),
+            warning: true,
+            reason: "DisruptionDenied".to_owned(),
+            note: format!(
+                "{} tried to take this slot pod away and was denied; see the runbook",
+                target.reason
+            ),
+        }));
+    }
+    Decision { changes, missing }
+}
+
+/// A reason begins a time at whose end both annotations are taken off. An end that lies further away is not believed.
+fn glass(observed: &Observed, broken: &Broken) -> Vec<Change> {
+    let latest = observed.now_ms + observed.broken_millis;
+    let until = broken
+        .until
+        .as_ref()
+        .and_then(|text| text.parse::<Timestamp>().ok())
+        .map(Timestamp::as_millisecond)
+        // Written in whole seconds, by a clock that may be another replica's.
+        .filter(|until| *until <= latest + 2_000);
+    let Some(reason) = &broken.reason else {
+        return vec![patch(broken, &json!({BREAK_GLASS_UNTIL: null}))];
+    };
+    match until {
+        None => {
+            let end = Timestamp::from_second(latest / 1000)
+                .unwrap_or(Timestamp::UNIX_EPOCH)
+                .to_string();
+            let note = format!("may be deleted until {end}: {reason}; who did it is in the API server's audit log");
+            vec![
+                patch(broken, &json!({BREAK_GLASS_UNTIL: end})),
+                notice(broken, "GlassBroken", &note),
+            ]
+        }
+        Some(until) if until <= observed.now_ms => vec![
+            patch(broken, &json!({BREAK_GLASS: null, BREAK_GLASS_UNTIL: null})),
+            notice(
+                broken,
+                "GlassMended",
+                &format!("protected again; it was broken for: {reason}"),
+            ),
+        ],
+        Some(_) => Vec::new(),
+    }
+}
+
+fn patch(broken: &Broken, annotations: &Value) -> Change {
+    Change::Merge(Object {
+        resource: broken.resource.clone(),
+        namespace: broken.namespace.clone(),
+        name: broken.name.clone(),
+        value: json!({"metadata": {
+            "uid": broken.uid, "resourceVersion": broken.resource_version, "annotations": annotations,
+        }}),
+    })
+}
+
+fn notice(broken: &Broken, reason: &str, note: &str) -> Change {
+    let resource = &broken.resource;
+    Change::Event(Notice {
+        regarding: reference(
+            &resource.api_version,
+            &resource.kind,
+            broken.namespace.as_deref(),
+            &broken.name,
+            &broken.uid,
+        ),
+        warning: true,
+        reason: reason.to_owned(),
+        note: note.chars().take(1024).collect(),
+    })
+}
+
+fn reference(api_version: &str, kind: &str, namespace: Option<&str>, name: &str, uid: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(api_version.to_owned()),
+        kind: Some(kind.to_owned()),
+        namespace: namespace.map(str::to_owned),
+        name: Some(name.to_owned()),
+        uid: Some(uid.to_owned()).filter(|uid| !uid.is_empty()),
+        ..ObjectReference::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+
+    use super::*;
+
+    const NOW: i64 = 1_700_000_000_000;
+
+    fn broken(reason: Option<&str>, until: Option<&str>) -> Broken {
+        Broken {
+            resource: ApiResource::erase::<Pod>(&()),
+            namespace: Some("gonka".to_owned()),
+            name: "tiny-abc".to_owned(),
+            uid: "u1".to_owned(),
+            resource_version: "7".to_owned(),
+            reason: reason.map(str::to_owned),
+            until: until.map(str::to_owned),
+        }
+    }
+
+    fn pass(now_ms: i64, broken: Broken) -> Vec<Change> {
+        let observed = Observed {
+            now_ms,
+            broken_millis: 900_000,
+            broken: vec![broken],
+            ..Observed::default()
+        };
+        decide(&observed).changes
+    }
+
+    fn annotations(changes: &[Change]) -> Value {
+        let Some(Change::Merge(object)) = changes.first() else {
+            panic!("a patch: {changes:?}")
+        };
+        assert_eq!(object.value["metadata"]["resourceVersion"], "7");
+        object.value["metadata"]["annotations"].clone()
+    }
+
+    #[test]
+    fn a_broken_glass_gets_an_end_is_told_of_once_and_mended_then() {
+        let end = "2023-11-14T22:28:20Z";
+        let first = pass(NOW, broken(Some("fire"), None));
+        assert_eq!(annotations(&first), json!({BREAK_GLASS_UNTIL: end}));
+        assert!(
+            matches!(&first[1], Change::Event(notice) if notice.reason == "GlassBroken" && notice.note.contains("fire"))
+        );
+        assert!(pass(NOW + 899_000, broken(Some("fire"), Some(end))).is_empty());
+        let last = pass(NOW + 900_000, broken(Some("fire"), Some(end)));
+        assert_eq!(annotations(&last), json!({BREAK_GLASS: null, BREAK_GLASS_UNTIL: null}));
+        assert!(matches!(&last[1], Change::Event(notice) if notice.reason == "GlassMended"));
+    }
+
+    #[test]
+    fn an_end_that_somebody_wrote_too_far_away_or_wrongly_counts_for_nothing() {
+        for end in ["2099-01-01T00:00:00Z", "tomorrow"] {
+            let changes = pass(NOW, broken(Some("fire"), Some(end)));
+            assert_eq!(
+                annotations(&changes),
+                json!({BREAK_GLASS_UNTIL: "2023-11-14T22:28:20Z"})
+            );
+        }
+    }
+
+    #[test]
+    fn a_reason_that_was_taken_off_takes_the_end_with_it() {
+        let changes = pass(NOW, broken(None, Some("2023-11-14T22:28:20Z")));
+        assert_eq!(annotations(&changes), json!({BREAK_GLASS_UNTIL: null}));
+        assert_eq!(changes.len(), 1);
+    }
+
+    #[test]
+    fn a_policy_that_is_gone_is_told_of_once_and_one_that_cannot_be_read_is_not() {
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let mut observed = Observed {
+            wanted: set(&["a", "b"]),
+            bound: Some(set(&["a"])),
+            ..Observed::default()
+        };
+        let decision = decide(&observed);
+        assert_eq!((decision.missing.clone(), decision.changes.len()), (set(&["b"]), 1));
+        observed.missing_before = decision.missing;
+        assert!(decide(&observed).changes.is_empty());
+        observed.bound = None;
+        assert_eq!(decide(&observed).missing, set(&["b"]), "not known is not there again");
+    }
+
+    #[test]
+    fn a_pod_that_somebody_tried_to_take_away_is_told_of_once() {
+        let target = Target {
+            namespace: "gonka".to_owned(),
+            name: "tiny-abc".to_owned(),
+            uid: "u1".to_owned(),
+            reason: "PreemptionByScheduler".to_owned(),
+        };
+        let mut observed = Observed {
+            targets: vec![target],
+            ..Observed::default()
+        };
+        assert_eq!(decide(&observed).changes.len(), 1);
+        observed.targets_before.insert("u1".to_owned());
+        assert!(decide(&observed).changes.is_empty());
+    }
+}

@@ -1,0 +1,146 @@
+//! Box 2: objects with a broken glass, policies that are bound, pods that somebody tried to take away. Reads only.
+
+use std::collections::BTreeSet;
+
+use crds::labels::{BREAK_GLASS, BREAK_GLASS_UNTIL, PROTECTED};
+use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, ApiResource, ListParams};
+use kube::core::PartialObjectMeta;
+use kube::{Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+
+use super::decide::{Broken, Target};
+use crate::model_deployment::observe::Stores;
+
+/// Broken glass on everything that is watched anyway.
+pub fn watched(stores: &Stores) -> Vec<Broken> {
+    let mut broken = Vec::new();
+    broken.extend(stores.pods.state().iter().filter_map(|object| glass(object.as_ref())));
+    broken.extend(
+        stores
+            .services
+            .state()
+            .iter()
+            .filter_map(|object| glass(object.as_ref())),
+    );
+    broken.extend(stores.nodes.state().iter().filter_map(|object| glass(object.as_ref())));
+    broken.extend(
+        stores
+            .gpu_nodes
+            .state()
+            .iter()
+            .filter_map(|object| glass(object.as_ref())),
+    );
+    broken.extend(
+        stores
+            .deployments
+            .state()
+            .iter()
+            .filter_map(|object| glass(object.as_ref())),
+    );
+    broken.extend(stores.hosts.state().iter().filter_map(|object| glass(object.as_ref())));
+    broken.extend(
+        stores
+            .schedules
+            .state()
+            .iter()
+            .filter_map(|object| glass(object.as_ref())),
+    );
+    broken
+}
+
+/// Broken glass on namespaces and CRDs, which nothing watches: a handful of objects, their metadata alone.
+pub async fn listed(client: &Client) -> Result<Vec<Broken>, kube::Error> {
+    let marked = ListParams::default().labels(&format!("{PROTECTED}=true"));
+    let mut broken = list::<Namespace>(client, &marked).await?;
+    broken.extend(list::<CustomResourceDefinition>(client, &marked).await?);
+    Ok(broken)
+}
+
+async fn list<K>(client: &Client, parameters: &ListParams) -> Result<Vec<Broken>, kube::Error>
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug,
+{
+    let objects = Api::<K>::all(client.clone()).list_metadata(parameters).await?;
+    Ok(objects.items.iter().filter_map(of_metadata::<K>).collect())
+}
+
+fn of_metadata<K: Resource<DynamicType = ()>>(object: &PartialObjectMeta<K>) -> Option<Broken> {
+    let mut broken = read(&object.metadata)?;
+    broken.resource = ApiResource::erase::<K>(&());
+    Some(broken)
+}
+
+fn glass<K: Resource<DynamicType = ()>>(object: &K) -> Option<Broken> {
+    let mut broken = read(object.meta())?;
+    broken.resource = ApiResource::erase::<K>(&());
+    Some(broken)
+}
+
+fn read(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Option<Broken> {
+    let annotations = metadata.annotations.as_ref()?;
+    let value = |key: &str| annotations.get(key).filter(|value| !value.is_empty()).cloned();
+    let (reason, until) = (value(BREAK_GLASS), value(BREAK_GLASS_UNTIL));
+    if (reason.is_none() && until.is_none()) || metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    Some(Broken {
+        resource: ApiResource::erase::<Pod>(&()),
+        namespace: metadata.namespace.clone(),
+        name: metadata.name.clone().unwrap_or_default(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        resource_version: metadata.resource_version.clone().unwrap_or_default(),
+        reason,
+        until,
+    })
+}
+
+/// Names of policies that are there and have a binding that denies.
+pub async fn bound(client: &Client) -> Result<BTreeSet<String>, kube::Error> {
+    let all = ListParams::default();
+    let policies = Api::<ValidatingAdmissionPolicy>::all(client.clone())
+        .list_metadata(&all)
+        .await?;
+    let bindings = Api::<ValidatingAdmissionPolicyBinding>::all(client.clone())
+        .list(&all)
+        .await?;
+    let denying: BTreeSet<String> = bindings
+        .items
+        .into_iter()
+        .filter_map(|binding| binding.spec)
+        .filter(|spec| spec.validation_actions.iter().flatten().any(|action| action == "Deny"))
+        .filter_map(|spec| spec.policy_name)
+        .collect();
+    Ok(policies
+        .items
+        .iter()
+        .map(kube::ResourceExt::name_any)
+        .filter(|name| denying.contains(name))
+        .collect())
+}
+
+/// Slot pods that the scheduler or a controller tried to take away. The kubelet's own pressure is not among them: it asks nobody.
+pub fn targets(stores: &Stores) -> Vec<Target> {
+    stores.pods.state().iter().filter_map(|pod| target(pod)).collect()
+}
+
+fn target(pod: &Pod) -> Option<Target> {
+    if pod.metadata.deletion_timestamp.is_some() || pod.labels().get(PROTECTED).is_none_or(|mark| mark != "true") {
+        return None;
+    }
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let condition = conditions
+        .iter()
+        .find(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True")?;
+    Some(Target {
+        namespace: pod.namespace().unwrap_or_default(),
+        name: pod.name_any(),
+        uid: pod.uid().unwrap_or_default(),
+        reason: condition.reason.clone().unwrap_or_default(),
+    })
+}
