@@ -14,5 +14,5 @@ pub mod observe;
 pub mod observed;
 pub mod pass;
 
-pub use controller::{Error, Transition, run, transition};
+pub use controller::{Error, Transition, host_part, run, schedule_part, transition};
 pub use decide::{Demote, OPERATOR_PORT, Promote, Rehearse};
