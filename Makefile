@@ -7,6 +7,7 @@ CLUSTER ?= 1
 DENY_VERSION := 0.20.2
 SOAK_SEED ?= 1
 SOAK_EPOCHS ?= 10000
+SOAK_LIVES ?= 50
 export CARGO_TERM_COLOR ?= never
 
 .PHONY: help setup build images demo down test test-full soak soak-virtual gpu-test bench fmt lint deny unit vectors mutants verifier nvml charts e2e sprint protection moments grid crashes generate
@@ -38,8 +39,8 @@ soak: setup soak-virtual ## 10,000 epochs in virtual time, then Sprint after Spr
 	target/debug/demo --cluster 8 --ledger soak --scenario e2e/network-simulator/scenarios/soak.yaml --limit-minutes 70 --strict
 	target/debug/harness down --cluster 8
 
-soak-virtual: ## SOAK_EPOCHS epochs with stories in virtual time, and a month of the main network; fails when something breaks that must hold
-	$(CARGO) run --release -p virtual-fleet -- run --seed $(SOAK_SEED) --epochs $(SOAK_EPOCHS) --moments 100
+soak-virtual: ## SOAK_EPOCHS epochs with stories in virtual time, in SOAK_LIVES runs on all cores, and a month of the main network; fails when something breaks that must hold
+	$(CARGO) run --release -p virtual-fleet -- run --seed $(SOAK_SEED) --epochs $(SOAK_EPOCHS) --lives $(SOAK_LIVES) --moments 100
 	$(CARGO) run --release -p virtual-fleet -- run --seed $(SOAK_SEED) --month
 
 gpu-test: ## What needs an NVIDIA GPU

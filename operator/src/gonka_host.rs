@@ -144,8 +144,8 @@ async fn reconcile(object: Arc<DeserializeGuard<GonkaHost>>, state: Arc<State>) 
 /// One observe → decide → apply. Returns when to look again.
 async fn pass(state: &State, host: &GonkaHost) -> Result<u64, Error> {
     let context = &state.context;
-    let runs = observe::records(state.runs.state().iter(), host);
-    let (observed, dapi) = observe::observe(context, host, runs).await.map_err(Error::Observe)?;
+    let exams = observe::records(state.runs.state().iter(), host);
+    let (observed, dapi) = observe::observe(context, host, exams).await.map_err(Error::Observe)?;
     let desired = decide::decide(&observed);
     show(&context.metrics, host);
     apply::apply(context, dapi.as_ref(), &observed, &desired).await?;

@@ -130,17 +130,22 @@ impl Board {
             .cloned()
     }
 
+    /// What matters to `read` in the last report of a pod.
+    pub fn of_pod<T>(&self, pod_uid: &str, read: impl FnOnce(&Observation) -> T) -> Option<T> {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        inner.pods.get(pod_uid).map(read)
+    }
+
     /// What a DAPI node did in the round of `height`, whoever held it: one entry per pod that worked on it.
     pub fn rounds(&self, node_id: &str, height: i64) -> Vec<RoundProgress> {
+        self.of_rounds(node_id, height, RoundProgress::clone)
+    }
+
+    /// The same, of each entry what matters to `read`.
+    pub fn of_rounds<T>(&self, node_id: &str, height: i64, read: impl Fn(&RoundProgress) -> T) -> Vec<T> {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-        inner
-            .rounds
-            .get(node_id)
-            .into_iter()
-            .flatten()
-            .filter(|round| round.height == height)
-            .cloned()
-            .collect()
+        let rounds = inner.rounds.get(node_id).into_iter().flatten();
+        rounds.filter(|round| round.height == height).map(read).collect()
     }
 
     /// Records a takeover.
@@ -155,13 +160,13 @@ impl Board {
         }
     }
 
-    /// Takeovers of a DAPI node.
-    pub fn takeovers(&self, node_id: &str) -> Vec<TakeoverEvent> {
+    /// Takeovers of a DAPI node that were decided at this time or later, Unix milliseconds.
+    pub fn takeovers(&self, node_id: &str, since_ms: i64) -> Vec<TakeoverEvent> {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         inner
             .takeovers
             .iter()
-            .filter(|event| event.node_id == node_id)
+            .filter(|event| event.decided_ms >= since_ms && event.node_id == node_id)
             .cloned()
             .collect()
     }

@@ -14,5 +14,5 @@ pub mod observe;
 pub mod observed;
 pub mod pass;
 
-pub use controller::{Error, Transition, Watching, run, transition, watch};
+pub use controller::{Error, Transition, Watching, host_part, run, schedule_part, transition, watch};
 pub use decide::{Demote, OPERATOR_PORT, Promote, Rehearse};

@@ -3,6 +3,8 @@
 
 #![allow(missing_debug_implementations, reason = "a test binary")]
 
+#[path = "convergence/between.rs"]
+mod between;
 #[path = "convergence/fleet.rs"]
 mod fleet;
 #[path = "convergence/goldens.rs"]
@@ -131,6 +133,7 @@ fn checked_pass(fleet: &mut Fleet) {
         decide::decide(&before),
         "the same snapshot gives the same answer"
     );
+    between::nothing_comes_between_two_looks(&before, &desired);
     let generations = generations(&before);
     let deleted: Vec<&str> = desired
         .changes

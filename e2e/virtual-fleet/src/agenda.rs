@@ -159,6 +159,11 @@ pub enum Event {
         /// Its place in the story.
         place: usize,
     },
+    /// A drain asks for evictions.
+    Evict {
+        /// Its place in the story.
+        place: usize,
+    },
     /// A leader's lease runs out, unless it was renewed.
     Lease {
         /// Which life.

@@ -9,6 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use operator::model_deployment::decide::{SLOT_ACCOUNT, TRUST_CONFIG_MAP};
 use operator::model_deployment::observe::{Children, Objects, is_child};
+use operator::model_deployment::{host_part, schedule_part};
 use operator::sprint_run::stores::World;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -39,6 +40,7 @@ pub struct Caches {
     /// Machines.
     pub nodes: Table<Node>,
     gpu_nodes: Table<GpuNode>,
+    world: Option<Arc<World>>,
 }
 
 /// An object as its type; nothing of what cannot be understood.
@@ -54,16 +56,30 @@ fn set<K: DeserializeOwned>(table: &mut Table<K>, id: &Id, value: Option<&Value>
     };
 }
 
+/// The same; true when the part that matters is another than before.
+fn set_part<K: DeserializeOwned, P: PartialEq>(
+    table: &mut Table<K>,
+    (id, value): (&Id, Option<&Value>),
+    part: impl Fn(&K) -> P,
+) -> bool {
+    let place = (id.namespace.clone(), id.name.clone());
+    let before = table.get(&place).map(|object| part(object));
+    set(table, id, value);
+    let now = table.get(&place).map(|object| part(object));
+    now.is_none() || before != now
+}
+
 fn place(namespace: &str, name: &str) -> Place {
     (namespace.to_owned(), name.to_owned())
 }
 
 impl Caches {
-    /// Takes one change in.
-    pub fn take(&mut self, id: &Id, value: Option<&Value>) {
+    /// Takes one change in. False: it is a status of which deployments depend on nothing that changed.
+    pub fn take(&mut self, id: &Id, value: Option<&Value>) -> bool {
+        self.forget_world(id.kind);
         match id.kind {
-            Kind::SprintSchedule => set(&mut self.schedules, id, value),
-            Kind::GonkaHost => set(&mut self.hosts, id, value),
+            Kind::SprintSchedule => return set_part(&mut self.schedules, (id, value), schedule_part),
+            Kind::GonkaHost => return set_part(&mut self.hosts, (id, value), host_part),
             Kind::ModelDeployment => set(&mut self.deployments, id, value),
             Kind::GpuNode => set(&mut self.gpu_nodes, id, value),
             Kind::SprintRun => set(&mut self.runs, id, value),
@@ -75,10 +91,12 @@ impl Caches {
             Kind::ConfigMap => set(&mut self.config_maps, id, value),
             Kind::Node => set(&mut self.nodes, id, value),
         }
+        true
     }
 
     /// Replaces a kind by a list.
     pub fn replace(&mut self, kind: Kind, list: &[(Id, Arc<Value>)]) {
+        self.forget_world(kind);
         match kind {
             Kind::SprintSchedule => self.schedules.clear(),
             Kind::GonkaHost => self.hosts.clear(),
@@ -99,12 +117,28 @@ impl Caches {
     }
 
     /// What records are made from.
-    pub fn world(&self) -> World {
-        World {
-            hosts: self.hosts.values().cloned().collect(),
-            deployments: self.deployments.values().cloned().collect(),
-            runs: self.runs.values().cloned().collect(),
-            schedules: self.schedules.values().cloned().collect(),
+    pub fn world(&mut self) -> Arc<World> {
+        let made = self.world.take().unwrap_or_else(|| {
+            Arc::new(World::new(
+                self.hosts.values().cloned().collect(),
+                self.deployments.values().cloned().collect(),
+                self.runs.values().cloned().collect(),
+                self.schedules.values().cloned().collect(),
+            ))
+        });
+        self.world = Some(made.clone());
+        made
+    }
+
+    fn forget_world(&mut self, kind: Kind) {
+        let of_records = [
+            Kind::GonkaHost,
+            Kind::ModelDeployment,
+            Kind::SprintRun,
+            Kind::SprintSchedule,
+        ];
+        if of_records.contains(&kind) {
+            self.world = None;
         }
     }
 
@@ -121,9 +155,24 @@ impl Caches {
     }
 }
 
-/// Objects of a kind as a list request returns them.
-pub fn listed<K: DeserializeOwned>(list: &[(Id, Arc<Value>)]) -> Vec<Arc<K>> {
-    list.iter().filter_map(|(_, value)| typed(value)).collect()
+/// Objects of a kind as a list request returns them. One that the cache has in the same version is not parsed again.
+fn listed<K>(known: &Table<K>, list: &[(Id, Arc<Value>)]) -> Vec<Arc<K>>
+where
+    K: DeserializeOwned + kube::Resource,
+{
+    let mut known = known.iter().peekable();
+    let mut parsed = |(id, value): &(Id, Arc<Value>)| {
+        let before = |(namespace, name): &Place| (namespace, name) < (&id.namespace, &id.name);
+        while known.next_if(|(place, _)| before(place)).is_some() {}
+        let same = known.peek().filter(|((namespace, name), object)| {
+            let version = object.meta().resource_version.as_deref();
+            (namespace, name) == (&id.namespace, &id.name)
+                && version == value["metadata"]["resourceVersion"].as_str()
+                && object.meta().uid.as_deref() == value["metadata"]["uid"].as_str()
+        });
+        same.map(|(_, object)| Arc::clone(object)).or_else(|| typed(value))
+    };
+    list.iter().filter_map(&mut parsed).collect()
 }
 
 /// Objects of a kind as they are, or were at a version.
@@ -137,15 +186,32 @@ pub fn list_of(store: &Store, kind: Kind, at: Option<u64>) -> Vec<(Id, Arc<Value
     }
 }
 
-/// A deployment's children as lists show them.
-pub fn children(store: &Store, at: Option<u64>) -> Children {
-    Children {
-        pods: listed(&list_of(store, Kind::Pod, at)),
-        services: listed(&list_of(store, Kind::Service, at)),
-        slices: listed(&list_of(store, Kind::EndpointSlice, at)),
-        budgets: listed(&list_of(store, Kind::PodDisruptionBudget, at)),
+impl Caches {
+    /// A deployment's children as lists show them.
+    pub fn list_children(&self, store: &Store, at: Option<u64>) -> Children {
+        let list = |kind| list_of(store, kind, at);
+        Children {
+            pods: listed(&self.pods, &list(Kind::Pod)),
+            services: listed(&self.services, &list(Kind::Service)),
+            slices: listed(&self.slices, &list(Kind::EndpointSlice)),
+            budgets: listed(&self.budgets, &list(Kind::PodDisruptionBudget)),
+        }
+    }
+
+    /// What a pass over a host lists.
+    pub fn list_for_host(&self, store: &Store, at: Option<u64>) -> (Hosts, Deployments, Services) {
+        let list = |kind| list_of(store, kind, at);
+        (
+            listed(&self.hosts, &list(Kind::GonkaHost)),
+            listed(&self.deployments, &list(Kind::ModelDeployment)),
+            listed(&self.services, &list(Kind::Service)),
+        )
     }
 }
+
+type Hosts = Vec<Arc<GonkaHost>>;
+type Deployments = Vec<Arc<ModelDeployment>>;
+type Services = Vec<Arc<Service>>;
 
 fn of<K: kube::Resource>(table: &Table<K>, deployment: &ModelDeployment) -> Vec<Arc<K>> {
     table

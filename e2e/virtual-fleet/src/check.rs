@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::ground::{Ground, deleted_pod};
+use crate::operator::Controller;
 use crate::store::{Id, Kind};
 
 /// Two pods that everybody reaches may both believe that they hold a slot for so long: the old one is told as soon as it is heard.
@@ -52,8 +53,12 @@ pub struct Checks {
     pub started_ms: i64,
     /// Writes of the operator that were tried.
     pub writes: u64,
+    /// Passes of each controller.
+    pub passes: BTreeMap<Controller, u64>,
     /// Deletions of pods that the gate was asked about.
     pub deletions: u64,
+    /// Evictions that a budget refused.
+    pub evictions: u64,
     /// Looks at a fleet at rest.
     pub rests: u64,
     /// Exams that were looked for among the records.

@@ -3,9 +3,10 @@
 mod events;
 mod moments;
 mod objects;
+mod people;
 mod run;
 
-pub use run::{Outcome, run};
+pub use run::{Outcome, TOLERANCE_PERMILLE, run};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -9,6 +9,7 @@
 //! | [`chain`], [`operator`] | the operator's process: it reads late and writes in order; what it decides is the operator's |
 //! | [`ground`], [`agenda`], [`history`] | what all stand on, what comes next, what was |
 //! | [`fleet`] | the loop: who hears of which event |
+//! | [`lives`] | many runs side by side |
 //! | [`check`], [`table`], [`minimise`] | what must hold, what was lost, and the smallest story in which it breaks |
 
 #![forbid(unsafe_code)]
@@ -21,6 +22,7 @@ pub mod cluster;
 pub mod fleet;
 pub mod ground;
 pub mod history;
+pub mod lives;
 pub mod minimise;
 pub mod operator;
 pub mod plan;

@@ -7,11 +7,14 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
-use virtual_fleet::fleet::{Outcome, run};
+use strum::VariantArray as _;
+use virtual_fleet::fleet::{Outcome, TOLERANCE_PERMILLE, run};
+use virtual_fleet::lives::{digest, run_all};
 use virtual_fleet::minimise::minimise;
+use virtual_fleet::operator::Controller;
 use virtual_fleet::plan::Plan;
 use virtual_fleet::story::{Weather, draw};
-use virtual_fleet::table;
+use virtual_fleet::table::{self, Row};
 
 #[derive(Parser)]
 #[command(about = "A whole fleet in virtual time", version)]
@@ -37,6 +40,12 @@ struct Run {
     /// Epochs of a drawn plan.
     #[arg(long, default_value_t = 20)]
     epochs: u64,
+    /// Cuts the epochs into so many independent runs, of this seed and those after it.
+    #[arg(long, default_value_t = 1)]
+    lives: u64,
+    /// Lives side by side; as many as there are cores otherwise.
+    #[arg(long)]
+    cores: Option<usize>,
     /// A month of the main network instead.
     #[arg(long)]
     month: bool,
@@ -59,54 +68,108 @@ struct Run {
 
 fn main() -> Result<()> {
     let Command::Run(args) = Args::parse().command;
-    let plan = plan(&args)?;
+    let plans = plans(&args)?;
     if args.plan_only {
-        println!("{}", plan.write()?);
+        for plan in &plans {
+            println!("{}", plan.write()?);
+        }
         return Ok(());
     }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let at_once = args.cores.unwrap_or(cores).clamp(1, plans.len());
     let begun = Instant::now();
-    let outcome = run(&plan, args.strict).context("the plan cannot be run")?;
-    let seconds = begun.elapsed().as_secs_f64();
-    println!(
-        "{} epochs, {} blocks, {} exams in {seconds:.1} s: {:.0} epochs/s; {} writes; at rest, deletions, records: {:?}",
-        outcome.epochs,
-        outcome.blocks,
-        outcome.exams.len(),
-        outcome.epochs as f64 / seconds,
-        outcome.writes,
-        outcome.looks,
-    );
-    println!("history: {} lines, {}", outcome.lines, outcome.digest);
+    let outcomes = run_all(&plans, args.strict, at_once).context("the plan cannot be run")?;
+    figures(&outcomes, begun.elapsed().as_secs_f64(), at_once);
     if args.history {
-        outcome.newest.iter().for_each(|line| println!("{line}"));
+        let lines = outcomes.iter().flat_map(|outcome| &outcome.newest);
+        lines.for_each(|line| println!("{line}"));
     }
-    println!("{}", table::shown(&outcome.exams, args.rows));
-    println!("{}", table::by_cause(&outcome.exams));
-    if outcome.violations.is_empty() {
-        return Ok(());
+    let exams: Vec<Row> = outcomes.iter().flat_map(|outcome| &outcome.exams).cloned().collect();
+    println!("{}", table::shown(&exams, args.rows));
+    println!("{}", table::by_cause(&exams));
+    println!("{}", table::below(&exams, TOLERANCE_PERMILLE));
+    let mut broken = 0;
+    for (plan, outcome) in plans.iter().zip(&outcomes) {
+        if !outcome.violations.is_empty() {
+            broken += outcome.violations.len();
+            explain(plan, args.strict, outcome)?;
+        }
     }
-    explain(&plan, args.strict, &outcome)?;
-    bail!("{} violations", outcome.violations.len());
+    if broken > 0 {
+        bail!("{broken} violations");
+    }
+    Ok(())
 }
 
-fn plan(args: &Run) -> Result<Plan> {
+/// What the runs came to and what they took.
+fn figures(outcomes: &[Outcome], seconds: f64, at_once: usize) {
+    let sum = |part: fn(&Outcome) -> u64| outcomes.iter().map(part).sum::<u64>();
+    let epochs = sum(|outcome| outcome.epochs);
+    let rate = epochs as f64 / seconds;
+    println!(
+        "{epochs} epochs in {} lives, {} blocks, {} exams in {seconds:.1} s: {rate:.0} epochs/s, {:.0} on each of {at_once} cores",
+        outcomes.len(),
+        outcomes.iter().map(|outcome| outcome.blocks).sum::<i64>(),
+        sum(|outcome| outcome.exams.len() as u64),
+        rate / at_once as f64,
+    );
+    let per_epoch = |count: u64| count as f64 / epochs.max(1) as f64;
+    let passes: Vec<String> = Controller::VARIANTS
+        .iter()
+        .map(|controller| {
+            let count = outcomes
+                .iter()
+                .filter_map(|outcome| outcome.passes.get(controller))
+                .sum();
+            format!("{controller} {:.1}", per_epoch(count))
+        })
+        .collect();
+    println!(
+        "in an epoch: {:.1} writes; passes: {}",
+        per_epoch(sum(|outcome| outcome.writes)),
+        passes.join(", ")
+    );
+    println!(
+        "looks at rest {}, deletions by the gate's leave {}, records {}, evictions refused {}",
+        sum(|outcome| outcome.looks[0]),
+        sum(|outcome| outcome.looks[1]),
+        sum(|outcome| outcome.looks[2]),
+        sum(|outcome| outcome.looks[3]),
+    );
+    println!("history: {} lines, {}", sum(|outcome| outcome.lines), digest(outcomes));
+}
+
+/// The plan of a file, or one for each life.
+fn plans(args: &Run) -> Result<Vec<Plan>> {
     if let Some(path) = &args.plan {
         let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-        return Plan::read(&text).with_context(|| format!("{} is no plan", path.display()));
+        let plan = Plan::read(&text).with_context(|| format!("{} is no plan", path.display()))?;
+        return Ok(vec![plan]);
     }
-    let mut plan = if args.month {
-        Plan::month(args.seed)
-    } else {
-        Plan::devnet(args.seed, args.epochs)
-    };
+    let lives = args.lives.clamp(1, args.epochs.max(1));
+    let seeds = (0..lives).map(|life| args.seed + life);
+    seeds
+        .map(|seed| {
+            let plan = if args.month {
+                Plan::month(seed)
+            } else {
+                Plan::devnet(seed, args.epochs.div_ceil(lives))
+            };
+            with_story(plan, args.moments)
+        })
+        .collect()
+}
+
+/// A plan with a story drawn from its seed.
+fn with_story(mut plan: Plan, moments: u64) -> Result<Plan> {
     let scenario = plan.scenario()?;
     let network = &scenario.network;
     let blocks = scenario.parameters.lengths.epoch_length * i64::try_from(network.epochs)?;
     let millis = blocks * i64::try_from(network.block_millis)?;
-    let moments = usize::try_from(args.moments * network.epochs / 100)?;
+    let moments = usize::try_from(moments * network.epochs / 100)?;
     if moments > 0 {
         plan.story = draw(
-            args.seed,
+            plan.seed,
             &Weather {
                 from_ms: 120_000.min(millis / 4),
                 until_ms: millis,
@@ -121,6 +184,7 @@ fn plan(args: &Run) -> Result<Plan> {
 
 /// Says what broke, and in which smallest story it still does.
 fn explain(plan: &Plan, strict: bool, outcome: &Outcome) -> Result<()> {
+    println!("# seed {}", plan.seed);
     for violation in &outcome.violations {
         println!("{} at {} ms: {}", violation.rule, violation.at, violation.what);
     }

@@ -18,6 +18,7 @@ use operator::change::Change;
 use operator::context::Settings;
 use operator::facts::Facts;
 use operator::live::Board;
+use operator::model_deployment::decide::Revisions;
 use operator::model_deployment::{Transition, transition};
 use operator::slot_door::States;
 use operator::sprint_run::desk::Desk;
@@ -99,6 +100,7 @@ pub struct Operator {
     endpoints: Vec<EndpointState>,
     jobs: usize,
     read_ms: i64,
+    revisions: Revisions,
     report: Option<(i64, operator::dapi::SetupReport)>,
 }
 
@@ -151,6 +153,7 @@ impl Operator {
             endpoints: Vec::new(),
             jobs: 0,
             read_ms: 0,
+            revisions: Revisions::default(),
             report: None,
         }
     }
@@ -257,6 +260,7 @@ impl Operator {
             return;
         }
         self.due.remove(&controller);
+        *ground.checks.passes.entry(controller).or_default() += 1;
         if !ground.plan.every_block && now_ms - self.read_ms > ground.block_ms {
             self.read(ground, door);
         }
@@ -331,8 +335,21 @@ impl Operator {
         if !self.leads || self.broken.contains(&change.id.kind) {
             return;
         }
-        self.caches.take(&change.id, change.value.as_deref());
-        self.touched(ground, door, change.id.kind);
+        if self.caches.take(&change.id, change.value.as_deref()) {
+            self.touched(ground, door, change.id.kind);
+        } else {
+            self.touched_beside(ground, door, change.id.kind);
+        }
+    }
+
+    /// A status changed where no deployment depends on it.
+    fn touched_beside(&mut self, ground: &mut Ground, door: &mut Door<'_>, kind: Kind) {
+        match kind {
+            Kind::SprintSchedule => self.wake(ground, door, Controller::Schedule, 1),
+            Kind::GonkaHost => self.wake(ground, door, Controller::Host, 300),
+            _ => {}
+        }
+        self.wake(ground, door, Controller::Records, 200);
     }
 
     fn touched(&mut self, ground: &mut Ground, door: &mut Door<'_>, kind: Kind) {

@@ -2,6 +2,7 @@
 //! version. No clock and no chance of its own: both come in.
 
 mod apply;
+mod evict;
 mod kind;
 
 pub use apply::without_nulls;
@@ -30,6 +31,9 @@ pub enum Refusal {
     /// A policy keeps it.
     #[error("{0} carries a slot: nobody but the operator deletes it")]
     Denied(Id),
+    /// A budget keeps it.
+    #[error("{0} may not be evicted now")]
+    Budget(Id),
     /// A decision named a kind that this fleet does not have.
     #[error("kind {0} is not served here")]
     UnknownKind(String),
@@ -89,6 +93,10 @@ fn kind_of(object: &Object) -> Result<Kind, Refusal> {
         .kind
         .parse()
         .map_err(|_| Refusal::UnknownKind(object.resource.kind.clone()))
+}
+
+fn owned((key, value): (&String, &Value)) -> (String, Value) {
+    (key.clone(), value.clone())
 }
 
 fn uid(value: &Value) -> Option<&str> {
@@ -152,8 +160,7 @@ impl Store {
     fn apply(&mut self, manager: &str, object: &Object, status: bool, now_ms: i64) -> Result<Id, Refusal> {
         let kind = kind_of(object)?;
         let id = Id::new(kind, object.namespace.as_deref().unwrap_or_default(), &object.name);
-        let wanted = without_nulls(object.value.clone());
-        let meant = uid(&wanted).map(str::to_owned);
+        let meant = uid(&object.value).map(str::to_owned);
         let known = self.objects.get(&id);
         match (&meant, known) {
             (Some(meant), Some(known)) if uid(&known.value) != Some(meant) => return Err(Refusal::Conflict(id)),
@@ -161,28 +168,27 @@ impl Store {
             (None, None) if status => return Err(Refusal::NotFound(id)),
             _ => {}
         }
-        let part = if status {
-            json!({"status": wanted["status"]})
-        } else {
-            let mut part = wanted;
-            if let Some(map) = part.as_object_mut() {
-                map.remove("status");
-            }
-            part
+        let part = match &object.value {
+            Value::Object(map) => Value::Object(
+                map.iter()
+                    .filter(|(key, _)| (*key == "status") == status)
+                    .map(owned)
+                    .collect(),
+            ),
+            other => other.clone(),
         };
         let fresh = known.is_none();
-        let (mut value, before) = match known {
-            Some(known) => (
-                Value::clone(&known.value),
-                known.applied.get(&(manager.to_owned(), status)).cloned(),
-            ),
-            None => (self.born(&id, now_ms), None),
+        let mut value = match known {
+            Some(known) => Value::clone(&known.value),
+            None => self.born(&id, now_ms),
         };
-        apply::apply(&mut value, before.as_ref(), &part);
+        let owner = (manager.to_owned(), status);
+        let before = self.objects.get(&id).and_then(|known| known.applied.get(&owner));
+        apply::apply(&mut value, before, &part);
         self.complete(&id, &mut value);
         self.put(id.clone(), value, fresh);
         if let Some(stored) = self.objects.get_mut(&id) {
-            stored.applied.insert((manager.to_owned(), status), part);
+            stored.applied.insert(owner, part);
         }
         Ok(id)
     }
@@ -213,7 +219,7 @@ impl Store {
 
     fn create(&mut self, object: &Object, now_ms: i64) -> Result<Id, Refusal> {
         let kind = kind_of(object)?;
-        let mut wanted = without_nulls(object.value.clone());
+        let mut wanted = without_nulls(&object.value);
         let prefix = wanted["metadata"]["generateName"]
             .as_str()
             .unwrap_or_default()
@@ -331,8 +337,8 @@ impl Store {
     /// Makes an object from outside the operator.
     pub fn make(&mut self, kind: Kind, namespace: &str, name: &str, body: Value, now_ms: i64) -> Id {
         let id = Id::new(kind, namespace, name);
-        let mut value = self.born(&id, now_ms);
-        apply::apply(&mut value, None, &without_nulls(body));
+        let mut value = body;
+        apply::apply(&mut value, None, &self.born(&id, now_ms));
         self.complete(&id, &mut value);
         self.put(id.clone(), value, true);
         id

@@ -77,6 +77,28 @@ pub enum Happening {
         /// A word that goes into the template.
         word: String,
     },
+    /// The owner edits what pods are made of, and maybe goes back on it soon.
+    #[serde(rename_all = "camelCase")]
+    Edited {
+        /// What.
+        field: Field,
+        /// Which of a few values: the same one again is no edit.
+        value: u32,
+    },
+    /// Somebody drains a machine: it takes no more pods, and its pods are to be evicted, again and again.
+    #[serde(rename_all = "camelCase")]
+    Drained {
+        /// Number of the machine.
+        machine: u32,
+        /// For so many milliseconds.
+        millis: i64,
+    },
+    /// The label that says that a machine has GPUs comes off every machine, and comes back.
+    #[serde(rename_all = "camelCase")]
+    LabelsFlap {
+        /// After so many milliseconds.
+        millis: i64,
+    },
     /// The API server does not answer for a while.
     #[serde(rename_all = "camelCase")]
     ApiOutage {
@@ -133,6 +155,8 @@ impl Happening {
             | Self::NodeCut { millis, .. }
             | Self::GpuFinding { millis, .. }
             | Self::ServeRestarts { millis, .. }
+            | Self::Drained { millis, .. }
+            | Self::LabelsFlap { millis }
             | Self::ApiOutage { millis }
             | Self::OperatorDies { millis, .. }
             | Self::WatchFails { millis, .. }
@@ -145,6 +169,7 @@ impl Happening {
             | Self::PodDeleted { .. }
             | Self::EngineDies { .. }
             | Self::Rollout { .. }
+            | Self::Edited { .. }
             | Self::WriteFails { .. } => 0,
         }
     }
@@ -160,6 +185,9 @@ impl Happening {
             Self::EngineDies { .. } => "engine dies".to_owned(),
             Self::ServeRestarts { .. } => "serve restarts".to_owned(),
             Self::Rollout { .. } => "rollout".to_owned(),
+            Self::Edited { field, .. } => format!("{field} edited"),
+            Self::Drained { machine, .. } => format!("n{machine} drained"),
+            Self::LabelsFlap { .. } => "labels flap".to_owned(),
             Self::ApiOutage { .. } => "API outage".to_owned(),
             Self::OperatorDies { .. } => "operator dies".to_owned(),
             Self::WriteFails { how } => format!("write {how:?}"),
@@ -168,6 +196,21 @@ impl Happening {
             Self::Network { verb, arguments } => format!("{verb} {}", arguments.target),
         }
     }
+}
+
+/// What an owner edits.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, strum::Display)]
+#[serde(rename_all = "camelCase")]
+#[strum(serialize_all = "lowercase")]
+pub enum Field {
+    /// Image of the engine.
+    Image,
+    /// Revision of the model.
+    Model,
+    /// An argument of the engine.
+    Argument,
+    /// Number of spares.
+    Spares,
 }
 
 /// How a write goes wrong.
@@ -200,21 +243,42 @@ pub struct Weather {
 /// A story from a seed, by time.
 pub fn draw(seed: u64, weather: &Weather) -> Vec<Moment> {
     let mut random = Random::new(seed, "story");
-    let mut story: Vec<Moment> = (0..weather.moments)
-        .map(|place| Moment {
-            at: random.between(weather.from_ms, weather.until_ms),
-            what: happening(&mut random, weather, place),
-        })
-        .collect();
+    let mut story: Vec<Moment> = Vec::new();
+    while story.len() < weather.moments {
+        let at = random.between(weather.from_ms, weather.until_ms);
+        let what = happening(&mut random, weather, story.len());
+        let again = match what {
+            // Who edits once often edits again at once.
+            Happening::Edited { .. } => random.index(3),
+            Happening::LabelsFlap { .. } => random.index(4),
+            _ => 0,
+        };
+        story.push(Moment { at, what });
+        for _ in 0..again.min(weather.moments - story.len()) {
+            let at = at + random.between(100, 5_000);
+            let what = match story.last().map(|moment| &moment.what) {
+                Some(Happening::LabelsFlap { millis }) => Happening::LabelsFlap { millis: *millis },
+                _ => edited(&mut random),
+            };
+            story.push(Moment { at, what });
+        }
+    }
     story.sort_by_key(|moment| moment.at);
     story
+}
+
+fn edited(random: &mut Random) -> Happening {
+    Happening::Edited {
+        field: [Field::Image, Field::Model, Field::Argument, Field::Spares][random.index(4)],
+        value: random.index(3) as u32,
+    }
 }
 
 fn happening(random: &mut Random, weather: &Weather, place: usize) -> Happening {
     let machine = random.between(1, i64::from(weather.machines)) as u32;
     let pod = random.between(0, i64::from(weather.pods) - 1) as u32;
     let millis = random.between(1_000, 120_000);
-    match random.index(14) {
+    match random.index(17) {
         0 => Happening::NodeLost { machine, millis },
         1 => Happening::NodeCut { machine, millis },
         2 => Happening::GpuFinding { machine, millis },
@@ -245,6 +309,9 @@ fn happening(random: &mut Random, weather: &Weather, place: usize) -> Happening 
             versions: random.between(1, 30).unsigned_abs(),
             millis,
         },
+        13 => edited(random),
+        14 => Happening::Drained { machine, millis },
+        15 => Happening::LabelsFlap { millis: millis / 40 },
         _ => network(random, millis.unsigned_abs()),
     }
 }

@@ -75,6 +75,28 @@ pub fn shown(rows: &[Row], most: usize) -> String {
     text
 }
 
+/// How many exams were lived through, and how many came to less than what was there by more than so many thousandths: all of
+/// them, and those that nothing of the story fell into.
+pub fn below(rows: &[Row], tolerance_permille: u64) -> String {
+    let is_below = |row: &&Row| row.permille() + tolerance_permille < 1000;
+    let calm = rows.iter().filter(|row| row.during.is_empty());
+    let (all, alone) = (
+        rows.iter().filter(is_below).count(),
+        calm.clone().filter(is_below).count(),
+    );
+    let (available, weight) = rows.iter().fold((0, 0), |(available, weight), row| {
+        (available + row.available, weight + row.weight.min(row.available))
+    });
+    let kept = (weight * 10_000).checked_div(available).unwrap_or(10_000);
+    format!(
+        "| exams | undisturbed | below what was there by more than {tolerance_permille} \u{2030} | of them undisturbed | weight kept |\n|---|---|---|---|---|\n| {} | {} | {all} | {alone} | {}.{:02} % |\n",
+        rows.len(),
+        calm.count(),
+        kept / 100,
+        kept % 100
+    )
+}
+
 /// What each kind of happening costs where it came alone: exams, the worst of them and their mean, thousandths of what was there.
 pub fn by_cause(rows: &[Row]) -> String {
     let mut causes: BTreeMap<String, Vec<u64>> = BTreeMap::new();
@@ -131,6 +153,18 @@ mod tests {
         let causes = by_cause(&rows);
         assert!(causes.contains("| n lost | 2 | 700 | 750 |"), "{causes}");
         assert!(causes.contains("| nothing | 1 | 990 | 990 |"), "{causes}");
+    }
+
+    #[test]
+    fn exams_below_what_was_there_are_counted_apart_where_nothing_happened() {
+        let rows = [
+            row(1, 990, &[]),
+            row(2, 700, &[]),
+            row(3, 100, &["rollout"]),
+            row(4, 1_100, &["rollout"]),
+        ];
+        let table = below(&rows, 20);
+        assert!(table.ends_with("| 4 | 2 | 2 | 1 | 69.75 % |\n"), "{table}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use virtual_fleet::check::Rule;
 use virtual_fleet::fleet::{Outcome, run};
 use virtual_fleet::minimise::minimise;
 use virtual_fleet::plan::Plan;
-use virtual_fleet::story::{Happening, Moment, Weather, WriteFault, draw};
+use virtual_fleet::story::{Field, Happening, Moment, Weather, WriteFault, draw};
 use virtual_fleet::table;
 
 /// Milliseconds of one epoch of the short network.
@@ -218,6 +218,56 @@ fn a_rollout_goes_through_the_spare_and_costs_no_weight() {
     );
     let sprints = outcome.exams.iter().filter(|exam| exam.kind == "Sprint");
     for exam in sprints {
+        assert!(exam.permille() >= 970, "{exam:?}");
+    }
+}
+
+#[test]
+fn a_drain_in_a_sprint_evicts_nothing_and_costs_nothing() {
+    let drained = |machine| {
+        let what = Happening::Drained {
+            machine,
+            millis: 90_000,
+        };
+        at(FIRST_SPRINT_MS - 20_000, what)
+    };
+    let outcome = holds(&with(7, 2, (1..=4).map(drained).collect()));
+    assert!(outcome.looks[3] >= 4, "evictions were refused: {:?}", outcome.looks);
+    assert_eq!(outcome.looks[1], 0, "nothing was deleted");
+    assert!(outcome.exams[0].permille() >= 980, "{:?}", outcome.exams[0]);
+}
+
+#[test]
+fn labels_of_a_thousand_machines_that_flap_cost_nothing_and_delete_nothing() {
+    let flap = |at_ms| at(at_ms, Happening::LabelsFlap { millis: 700 });
+    let mut plan = with(
+        7,
+        1,
+        vec![
+            flap(100_000),
+            flap(FIRST_SPRINT_MS + 4_000),
+            flap(FIRST_SPRINT_MS + 9_000),
+        ],
+    );
+    plan.fleet.machines = 1_000;
+    let outcome = holds(&plan);
+    assert_eq!(outcome.looks[1], 0, "nothing was deleted");
+    assert!(outcome.exams[0].permille() >= 980, "{:?}", outcome.exams[0]);
+}
+
+#[test]
+fn edits_in_quick_succession_in_a_sprint_and_after_it_cost_no_weight() {
+    let edits = [Field::Image, Field::Model, Field::Argument, Field::Image, Field::Model].into_iter();
+    let story = edits.enumerate().flat_map(|(place, field)| {
+        let value = place as u32 % 3;
+        let after = |ms: i64| at(ms + 700 * place as i64, Happening::Edited { field, value });
+        [after(FIRST_SPRINT_MS + 5_000), after(FIRST_SPRINT_MS + 120_000)]
+    });
+    let mut story: Vec<Moment> = story.collect();
+    story.sort_by_key(|moment| moment.at);
+    let outcome = holds(&with(19, 8, story));
+    assert!(outcome.looks[1] >= 4, "every pod was replaced: {:?}", outcome.looks);
+    for exam in &outcome.exams {
         assert!(exam.permille() >= 970, "{exam:?}");
     }
 }

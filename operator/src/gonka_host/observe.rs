@@ -6,9 +6,9 @@ pub use assemble::{Objects, Surroundings, assemble, machine, records, wanted_mac
 
 use std::collections::BTreeMap;
 
-use crds::gonka_host::ExternalNetworkNode;
+use crds::gonka_host::{ExamSummary, ExternalNetworkNode};
 use crds::labels;
-use crds::{GonkaHost, GpuNode, ModelDeployment, SprintRun, SprintSchedule};
+use crds::{GonkaHost, GpuNode, ModelDeployment, SprintSchedule};
 use k8s_openapi::api::core::v1::{Secret, Service};
 use kube::api::{Api, ListParams};
 
@@ -40,11 +40,11 @@ fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
     }
 }
 
-/// Reads the world once. `runs` are the host's records, from a cache.
+/// Reads the world once. `exams` are the host's records, from a cache.
 pub async fn observe(
     context: &Context,
     host: &GonkaHost,
-    runs: Vec<SprintRun>,
+    exams: Vec<ExamSummary>,
 ) -> Result<(Observed, Option<Client>), Error> {
     let client = &context.client;
     let namespace = host.metadata.namespace.clone().unwrap_or_default();
@@ -78,7 +78,7 @@ pub async fn observe(
         hosts,
         deployments,
         services,
-        runs,
+        exams,
         secret_problem,
     };
     let surroundings = Surroundings {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crds::gonka_host::ExamSummary;
 use crds::references::Window;
-use crds::{GonkaHost, ModelDeployment, SprintRun};
+use crds::{GonkaHost, ModelDeployment};
 use serde::{Deserialize, Serialize};
 
 use crate::dapi::{Registered, SetupReport};
@@ -59,9 +60,9 @@ pub struct Observed {
     /// Callback base of the last start request a slot of this host was sent; empty when none was seen.
     #[serde(default)]
     pub callback_base: String,
-    /// Records of this host's exams, any order.
+    /// The newest records of this host's exams, newest first.
     #[serde(default)]
-    pub runs: Vec<SprintRun>,
+    pub exams: Vec<ExamSummary>,
 }
 
 /// Something that was read, or why it was not.

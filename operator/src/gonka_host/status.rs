@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crds::conditions::{ConditionStatus, ConditionType, Reason};
-use crds::gonka_host::{Claim, ClaimState, ExamSummary, ManagementPolicy};
+use crds::gonka_host::{Claim, ClaimState, ManagementPolicy};
 use crds::{GonkaHost, GonkaHostStatus};
 
 use super::observed::Observed;
@@ -38,7 +38,7 @@ pub fn status(observed: &Observed, plan: Option<&Plan>, stranger: Option<&str>) 
         registrations,
         foreign_nodes,
         claims: claims(observed, &previous.claims),
-        last_exams: last_exams(observed),
+        last_exams: observed.exams.clone(),
         conditions: Vec::new(),
     };
     let mut conditions = Conditions::unknown(&GonkaHost::CONDITIONS);
@@ -406,27 +406,4 @@ fn claims(observed: &Observed, before: &[Claim]) -> Vec<Claim> {
         }
     }
     claims.into_values().rev().take(8).collect()
-}
-
-fn last_exams(observed: &Observed) -> Vec<ExamSummary> {
-    let mut runs: Vec<_> = observed.runs.iter().collect();
-    runs.sort_by_key(|run| std::cmp::Reverse((run.spec.poc_start_height, run.metadata.name.clone())));
-    runs.into_iter()
-        .take(20)
-        .map(|run| {
-            let totals = run
-                .status
-                .as_ref()
-                .and_then(|status| status.totals.clone())
-                .unwrap_or_default();
-            ExamSummary {
-                name: run.metadata.name.clone().unwrap_or_default(),
-                kind: run.spec.kind,
-                height: run.spec.poc_start_height,
-                expected: totals.expected,
-                committed: totals.committed,
-                sealed_time: run.status.as_ref().and_then(|status| status.sealed_time.clone()),
-            }
-        })
-        .collect()
 }

@@ -2,7 +2,7 @@
 
 mod wake;
 
-pub use wake::{Transition, transition};
+pub use wake::{Transition, host_part, schedule_part, transition};
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -79,6 +79,7 @@ struct Reconciler {
     started: Instant,
     golden: Mutex<BTreeMap<(String, String), (Instant, GoldenSeen)>>,
     failures: Mutex<BTreeMap<(String, String), u32>>,
+    revisions: Mutex<decide::Revisions>,
 }
 
 /// The watches of this controller, begun: others read their stores too.
@@ -144,6 +145,7 @@ pub async fn run(
         started: Instant::now(),
         golden: Mutex::default(),
         failures: Mutex::default(),
+        revisions: Mutex::default(),
         context,
     });
     wake::all(&stores, &wake);
@@ -222,6 +224,12 @@ impl Reconciler {
             golden,
             (self.trust)(),
         );
+        let revision = self
+            .revisions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .of(&observed);
+        observed.revision = Some(revision);
         self.follow(&observed);
         let link = |uid: &str| self.doors.state(uid).map(|door| door.link);
         if self.started.elapsed() < pass::FIRST_WORDS && pass::awaits_words(&observed, link) {

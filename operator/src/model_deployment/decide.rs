@@ -7,8 +7,10 @@
 //! | `planner`, `takeover`, `pods` | which pod should hold which slot, which pods to make and delete |
 //! | `handoff`, `slices` | how a slot changes hands: demote, slice, promote |
 //! | `rehearsal`, `readiness`, `status` | what has been proven |
+//! | `due` | when the clock alone changes the answer |
 //! | `revision`, `services`, `pdb`, `trust`, `objects` | what children look like |
 
+mod due;
 mod handoff;
 mod objects;
 mod pdb;
@@ -27,7 +29,7 @@ mod trust;
 mod world;
 
 pub use pods::breaker_limit;
-pub use revision::OPERATOR_PORT;
+pub use revision::{OPERATOR_PORT, Revisions};
 pub use services::CHAIN_DOOR;
 pub use steps::{Demote, Desired, Promote, Rehearse, SlotSteps, Step, Takeover};
 pub use trust::{ACCOUNT as SLOT_ACCOUNT, CONFIG_MAP as TRUST_CONFIG_MAP, KEYS as TRUST_KEYS};
@@ -46,13 +48,6 @@ use self::takeover::Cause;
 use self::world::World;
 use crate::change::{Change, Deletion, Object};
 use crate::model_deployment::observed::Observed;
-
-/// While an exam generates a silent slot is looked at this often.
-const EXAM_MILLIS: i64 = 1_000;
-/// While a rehearsal is to be repeated.
-const PENDING_MILLIS: i64 = 10_000;
-/// While something is silent or was just moved.
-const SOON_MILLIS: i64 = 2_000;
 
 /// Decides one pass.
 pub fn decide(seen: &Observed) -> Desired {
@@ -89,10 +84,10 @@ pub fn decide(seen: &Observed) -> Desired {
     changes.extend(notices(&world, &plan));
     changes.extend(status::change(&world, Some(&plan), &problems));
     Desired {
+        again_after_ms: due::again_after(&world, &plan, !slots.is_empty()),
         slots,
         changes,
         rehearsals: rehearsal::wanted(&world, &holders, &generations),
-        again_after_ms: again_after(&world, &plan),
         asked: plan.asked,
     }
 }
@@ -280,27 +275,6 @@ fn was(seen: &Observed, kind: ConditionType, reason: Reason) -> bool {
             .iter()
             .any(|condition| condition.type_ == kind.to_string() && condition.reason == reason.to_string())
     })
-}
-
-fn again_after(world: &World<'_>, plan: &Plan) -> Option<i64> {
-    if world.exam.is_some() {
-        return Some(EXAM_MILLIS);
-    }
-    let silent = world.seen.pods.values().any(|pod| !world.connected(pod));
-    if silent || !plan.moves.is_empty() || plan.create > 0 || !world.knows_trust() {
-        return Some(SOON_MILLIS);
-    }
-    if rehearsal::pending(world) {
-        return Some(PENDING_MILLIS);
-    }
-    // The next instant at which the clock alone changes the answer: the point of no return for cold loads.
-    let margin = i64::from(world.seen.schedule.as_ref()?.margins.cold_load_seconds) * 1000;
-    let until = world
-        .seen
-        .facts
-        .next_poc_start()
-        .and_then(|height| world.seen.facts.millis_until(height, world.seen.now_ms))?;
-    (until > margin).then_some(until - margin)
 }
 
 /// The owner is being deleted, which is an instruction: its children go, by name and UID.

@@ -68,6 +68,12 @@ pub enum Error {
         /// Namespace and name.
         deployment: String,
     },
+    /// What was just read is older than what the watch told before.
+    #[error("lists of deployment {deployment} show an older assignment than the watch; nothing is written from them")]
+    Behind {
+        /// Namespace and name.
+        deployment: String,
+    },
 }
 
 /// What a pass knows beside the API server's objects.
@@ -159,6 +165,7 @@ pub fn assemble(
         machines: BTreeMap::new(),
         live: BTreeMap::new(),
         rounds: BTreeMap::new(),
+        revision: None,
     };
     set_pods(&mut observed, &objects.pods(deployment));
     observed.machines = machines::all(objects, &observed);
@@ -182,6 +189,16 @@ pub fn replace_children(observed: &mut Observed, fresh: Children, surroundings: 
     hear(surroundings, observed);
 }
 
+/// Whether lists show a slot's assignment as it was before the one in the snapshot: an API server may answer from a cache
+/// that is behind, and whoever holds a slot now would be taken for a spare. Pure.
+pub fn is_behind(observed: &Observed, fresh: &Children) -> bool {
+    let version = |slice: &EndpointSlice| slice.metadata.resource_version.as_deref()?.parse::<u64>().ok();
+    fresh.slices.iter().any(|slice| {
+        let known = observed.slices.get(&slice.name_any());
+        known.is_some_and(|known| known.metadata.uid == slice.metadata.uid && version(slice) < version(known))
+    })
+}
+
 /// Reads the children again, from the API server itself. An error when the deployment itself is another by now: its
 /// children would be made for an owner that is gone, or those of its successor be taken for old ones.
 pub async fn refresh(context: &Context, doors: &Doors, observed: &mut Observed) -> Result<(), Error> {
@@ -194,6 +211,11 @@ pub async fn refresh(context: &Context, doors: &Doors, observed: &mut Observed) 
         slices: list(client, &deployment).await?,
         budgets: list(client, &deployment).await?,
     };
+    if is_behind(observed, &fresh) {
+        return Err(Error::Behind {
+            deployment: format!("{}/{}", observed.namespace(), observed.name()),
+        });
+    }
     amid(context, doors, |surroundings| {
         replace_children(observed, fresh, surroundings);
     });
@@ -266,7 +288,7 @@ fn hear(surroundings: &Surroundings<'_>, observed: &mut Observed) {
         let slots = 0..observed.deployment.spec.slots;
         let ids: BTreeSet<String> = slots.map(|slot| observed.node_id(slot)).collect();
         for id in ids {
-            let rounds: Vec<_> = board.rounds(&id, height).iter().map(live::round).collect();
+            let rounds: Vec<_> = board.of_rounds(&id, height, live::round);
             if !rounds.is_empty() {
                 observed.rounds.insert(id, rounds);
             }
@@ -321,4 +343,41 @@ where
             deployment: format!("{namespace}/{name}"),
             source: Box::new(source),
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice(uid: &str, version: &str) -> EndpointSlice {
+        EndpointSlice {
+            metadata: kube::api::ObjectMeta {
+                name: Some("slot-tiny-0".to_owned()),
+                uid: Some(uid.to_owned()),
+                resource_version: Some(version.to_owned()),
+                ..kube::api::ObjectMeta::default()
+            },
+            ..EndpointSlice::default()
+        }
+    }
+
+    #[test]
+    fn a_list_that_shows_an_older_assignment_than_the_watch_is_behind() {
+        let base = include_str!("../../tests/golden/model_deployment/base.yaml");
+        let base: serde_json::Value = serde_yaml::from_str(base).expect("YAML");
+        let mut observed: Observed = serde_json::from_value(base).expect("a snapshot");
+        observed.slices = by_name([Arc::new(slice("a", "100"))]);
+        let lists = |uid: &str, version: &str| Children {
+            slices: vec![Arc::new(slice(uid, version))],
+            ..Children::default()
+        };
+        assert!(is_behind(&observed, &lists("a", "99")), "by number, not by text");
+        assert!(!is_behind(&observed, &lists("a", "100")));
+        assert!(
+            !is_behind(&observed, &lists("a", "101")),
+            "the watch is behind, as it may be"
+        );
+        assert!(!is_behind(&observed, &lists("b", "99")), "another object of the name");
+        assert!(!is_behind(&observed, &Children::default()), "a slice that is gone");
+    }
 }

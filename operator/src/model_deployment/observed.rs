@@ -67,6 +67,9 @@ pub struct Observed {
     /// Rounds of the exam at hand by DAPI node id, whoever held it.
     #[serde(default)]
     pub rounds: BTreeMap<String, Vec<Round>>,
+    /// Revision of the pod template, where it is known already: it follows from the rest, and costs more than all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
 }
 
 /// Flags of this installation that a decision needs.
@@ -166,6 +169,9 @@ pub struct Machine {
     pub gpus_healthy: Option<bool>,
     /// Names of blocking findings that nobody declared harmless.
     pub findings: Vec<String>,
+    /// When the next declaration of harmlessness ends, Unix milliseconds; absent when none does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub findings_until_ms: Option<i64>,
 }
 
 /// What is known of one pod's operator door.

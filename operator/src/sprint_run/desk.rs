@@ -11,7 +11,7 @@ use super::gates;
 use super::job::{self, Outcome, Work};
 use super::notes::{Key, Note, Notes};
 use super::observed::HostView;
-use super::stores::World;
+use super::stores::{World, is_sealed};
 use super::watch::{self, Seen};
 use crate::backoff;
 use crate::facts::Facts;
@@ -80,6 +80,8 @@ pub struct Desk {
     pub notes: Notes,
     clocks: BTreeMap<String, gates::Clock>,
     closed: BTreeSet<Key>,
+    /// Closed records as the caches had them at the last look.
+    sealed: Option<Arc<Vec<Key>>>,
     scanned: BTreeMap<String, i64>,
     scanning: bool,
 }
@@ -219,8 +221,18 @@ impl Desk {
             .open
             .retain(|_, note| note.busy || uids.contains(note.host.uid.as_str()));
         self.notes.verdicts.retain(|(uid, _), _| uids.contains(uid.as_str()));
-        for run in sight.world.runs.iter().filter(|run| is_sealed(run)) {
-            let key = job::key(run);
+        // A look at caches in which nothing happened since closes nothing more.
+        let sealed = &sight.world.sealed;
+        if self.sealed.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, sealed)) {
+            return;
+        }
+        self.sealed = Some(sealed.clone());
+        for key in sealed
+            .iter()
+            .filter(|key| !self.closed.contains(*key))
+            .cloned()
+            .collect::<Vec<Key>>()
+        {
             self.notes.open.remove(&key);
             self.closed.insert(key);
         }
@@ -246,7 +258,7 @@ impl Desk {
             let run = world
                 .runs
                 .iter()
-                .find(|run| job::key(run) == *key && run.spec.host_ref.uid == note.host.uid);
+                .find(|run| is_named(run, key) && run.spec.host_ref.uid == note.host.uid);
             note.created |= run.is_some();
             if note.busy || sight.now_ms < note.not_before_ms || room == 0 || !is_due(note, phase) {
                 continue;
@@ -333,6 +345,11 @@ impl Desk {
     }
 }
 
+fn is_named(run: &SprintRun, (namespace, name): &Key) -> bool {
+    let metadata = &run.metadata;
+    metadata.name.as_ref() == Some(name) && metadata.namespace.as_ref() == Some(namespace)
+}
+
 /// Whether a note has work in this phase.
 fn is_due(note: &Note, phase: Phase) -> bool {
     match phase {
@@ -340,10 +357,6 @@ fn is_due(note: &Note, phase: Phase) -> bool {
         Phase::Generating => !note.created && !note.exam.seed.is_empty(),
         _ => note.done.is_none_or(|done| done < phase),
     }
-}
-
-fn is_sealed(run: &SprintRun) -> bool {
-    run.status.as_ref().is_some_and(|status| status.sealed_time.is_some())
 }
 
 fn models(world: &World, host: &GonkaHost) -> BTreeSet<String> {

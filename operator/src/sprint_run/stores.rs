@@ -13,6 +13,9 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 
+use super::job;
+use super::notes::Key;
+
 type Guarded<K> = Store<DeserializeGuard<K>>;
 
 /// The caches.
@@ -39,12 +42,12 @@ impl Stores {
 
     /// Everything that can be read, as it is now.
     pub fn world(&self) -> World {
-        World {
-            hosts: readable(&self.hosts),
-            deployments: readable(&self.deployments),
-            runs: readable(&self.runs),
-            schedules: readable(&self.schedules),
-        }
+        World::new(
+            readable(&self.hosts),
+            readable(&self.deployments),
+            readable(&self.runs),
+            readable(&self.schedules),
+        )
     }
 
     /// Whether hosts and records were listed once: before that, an absence means nothing.
@@ -65,9 +68,28 @@ pub struct World {
     pub runs: Vec<Arc<SprintRun>>,
     /// Every SprintSchedule.
     pub schedules: Vec<Arc<SprintSchedule>>,
+    /// Records that are closed: all but the newest, as a rule, so that nobody goes through them at every look.
+    pub(super) sealed: Arc<Vec<Key>>,
 }
 
 impl World {
+    /// Contents of caches.
+    pub fn new(
+        hosts: Vec<Arc<GonkaHost>>,
+        deployments: Vec<Arc<ModelDeployment>>,
+        runs: Vec<Arc<SprintRun>>,
+        schedules: Vec<Arc<SprintSchedule>>,
+    ) -> Self {
+        let sealed = runs.iter().filter(|run| is_sealed(run)).map(|run| job::key(run));
+        Self {
+            sealed: Arc::new(sealed.collect()),
+            hosts,
+            deployments,
+            runs,
+            schedules,
+        }
+    }
+
     /// Lead times of a schedule; the defaults when it is not known.
     pub fn margins(&self, schedule: &str) -> Margins {
         self.schedules
@@ -91,6 +113,11 @@ impl World {
     pub fn host(&self, uid: &str) -> Option<&Arc<GonkaHost>> {
         self.hosts.iter().find(|host| host.metadata.uid.as_deref() == Some(uid))
     }
+}
+
+/// The record is closed.
+pub(super) fn is_sealed(run: &SprintRun) -> bool {
+    run.status.as_ref().is_some_and(|status| status.sealed_time.is_some())
 }
 
 fn watched<K>(client: &Client, watches: &mut SelectAll<BoxStream<'static, ()>>) -> Guarded<K>

@@ -15,7 +15,7 @@ use super::notes::{Note, Notes};
 use super::observed::{Expectation, HostView, Moved, Round, Watched};
 use crate::facts::Facts;
 use crate::gonka_host::slots::node_id;
-use crate::live::Board;
+use crate::live::{Board, Observation};
 
 /// Most takeovers of one exam that are remembered.
 const MAX_TAKEOVERS: usize = 1024;
@@ -142,7 +142,7 @@ pub fn catch_up(note: &mut Note, seen: &Seen<'_>, board: &Board, facts: &Facts) 
     // While the exam is on, the newest round of a pod is this one or there is none.
     let is_on = facts.exam.as_ref().is_some_and(|exam| exam.trigger_height == height);
     let tells = |slot: &Expectation| {
-        let answers = || board.pod(&slot.pod_uid).is_some_and(|pod| pod.connected);
+        let answers = || board.of_pod(&slot.pod_uid, |pod| pod.connected) == Some(true);
         !board.rounds(&slot.node_id, height).is_empty() || (is_on && answers())
     };
     let mut learned = false;
@@ -221,24 +221,21 @@ pub fn watch_slots(note: &mut Note, board: &Board, facts: &Facts) {
     let generating = (note.exam.start_height..note.exam.validation_start_height).contains(&facts.height);
     let height = note.exam.trigger_height;
     for slot in &mut note.watched.slots {
-        let rounds: Vec<Round> = board.rounds(&slot.node_id, height).iter().map(round).collect();
+        let rounds: Vec<Round> = board.of_rounds(&slot.node_id, height, round);
         if !rounds.is_empty() {
             merge(note.watched.rounds.entry(slot.node_id.clone()).or_default(), rounds);
         }
-        for event in board.takeovers(&slot.node_id) {
-            // A takeover that is decided once the exam is announced belongs to it.
-            let since = if note.watched.start_ms > 0 {
-                note.watched.start_ms
-            } else {
-                i64::MAX
-            };
-            if event.decided_ms >= since && note.exam.phase(facts) == Phase::Generating {
+        // A takeover that is decided once the exam is announced belongs to it.
+        if note.watched.start_ms > 0 && note.exam.phase(facts) == Phase::Generating {
+            for event in board.takeovers(&slot.node_id, note.watched.start_ms) {
                 remember(&mut note.watched.takeovers, moved(&event));
             }
         }
-        if generating && let Some(pod) = board.pod(&slot.pod_uid) {
-            slot.engines_missing |= pod.connected && pod.report.backends_ready < pod.report.backends_expected;
-            slot.disconnected = !pod.connected;
+        let missing = |pod: &Observation| pod.report.backends_ready < pod.report.backends_expected;
+        let seen = board.of_pod(&slot.pod_uid, |pod| (pod.connected, missing(pod)));
+        if generating && let Some((connected, missing)) = seen {
+            slot.engines_missing |= connected && missing;
+            slot.disconnected = !connected;
         }
     }
 }

@@ -161,6 +161,7 @@ impl Fleet {
             machines: self.machines.clone(),
             live,
             rounds: BTreeMap::new(),
+            revision: None,
         };
         for (uid, live) in &observed.live {
             let held = self.doors.get(uid).map_or(-1, |door| door.slot);

@@ -203,12 +203,45 @@ fn decisions_are_as_recorded() {
         patch(&mut value, &read(&case.join("observed.yaml")));
         let observed: Observed =
             serde_json::from_value(value).unwrap_or_else(|error| panic!("{}: {error}", case.display()));
-        let text = yaml(&render(&decide::decide(&observed)));
+        let desired = decide::decide(&observed);
+        crate::between::nothing_comes_between_two_looks(&observed, &desired);
+        let text = yaml(&render(&desired));
         if !same(&case.join("desired.yaml"), &text) {
             wrong.push(format!("{}\n{text}", case.display()));
         }
     }
     assert!(wrong.is_empty(), "not as recorded:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_revision_that_is_known_is_not_computed_again_and_another_spec_is_another_revision() {
+    let mut fleet = Fleet::new(2, 1, 3);
+    let mut revisions = decide::Revisions::default();
+    let first = revisions.of(&fleet.observe());
+    fleet.deployment.spec.slots = 1;
+    let created = |fleet: &Fleet, revision: Option<String>| {
+        let mut observed = fleet.observe();
+        observed.revision = revision;
+        let pods = decide::decide(&observed).changes.into_iter();
+        let labels = pods.filter_map(|change| match change {
+            Change::Create(object) => object.value["metadata"]["labels"][crds::labels::REVISION]
+                .as_str()
+                .map(str::to_owned),
+            _ => None,
+        });
+        labels.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        created(&fleet, None),
+        created(&fleet, Some(revisions.of(&fleet.observe())))
+    );
+    fleet.deployment.spec.slots = 2;
+    fleet.deployment.spec.model.revision = Some("public-tiny-v2".to_owned());
+    let second = revisions.of(&fleet.observe());
+    assert_ne!(first, second);
+    assert_eq!(created(&fleet, None), vec![second; 3]);
+    fleet.deployment.spec.model.revision = Some("public-tiny-v1".to_owned());
+    assert_eq!(revisions.of(&fleet.observe()), first);
 }
 
 #[test]

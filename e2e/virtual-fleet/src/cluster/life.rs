@@ -48,7 +48,10 @@ impl Ground {
         let avoided = |name: &str| fields.iter().any(|field| field["values"][0] == json!(name));
         let ready = |name: &str| {
             let node = self.store.get(&Id::new(Kind::Node, "", name));
-            node.is_some_and(|node| node["status"]["conditions"][0]["status"] == json!("True"))
+            node.is_some_and(|node| {
+                let cordoned = node["spec"]["unschedulable"] == json!(true);
+                !cordoned && node["status"]["conditions"][0]["status"] == json!("True")
+            })
         };
         let load = |name: &str| {
             let here = self

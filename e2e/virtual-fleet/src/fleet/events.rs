@@ -88,6 +88,7 @@ impl Fleet {
             Event::Judge { machine, since_ms } => self.ground.judge(door, &machine, since_ms),
             Event::Moment { place } => self.moment(door, place),
             Event::Undo { place } => self.undo(door, place),
+            Event::Evict { place } => self.evict(door, place),
             Event::Lease { life } => self.lease(door, life),
             Event::RestCheck { again } => self.rest_check(door, again),
         }

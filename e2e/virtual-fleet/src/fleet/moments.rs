@@ -81,11 +81,18 @@ impl Fleet {
                 }
             }
             Happening::Rollout { word } => self.rollout(door, &word),
+            Happening::Edited { field, value } => self.edit(door, field, value),
+            Happening::Drained { machine, millis } => {
+                self.cordon(door, machine, true);
+                self.ground.agenda.after(door, 1_000, Event::Evict { place });
+                self.lasts(door, place, millis);
+            }
+            Happening::LabelsFlap { millis } => {
+                self.label_all(door, false);
+                self.lasts(door, place, millis);
+            }
             Happening::ApiOutage { millis } => {
-                self.ground.faults.api_down += 1;
-                self.operator.cut_off(&mut self.ground, door);
-                let life = self.operator.life;
-                self.ground.agenda.after(door, LEASE_MS, Event::Lease { life });
+                self.api_goes(door);
                 self.lasts(door, place, millis);
             }
             Happening::OperatorDies { writes, millis } => {
@@ -115,6 +122,13 @@ impl Fleet {
                 }
             }
         }
+    }
+
+    fn api_goes(&mut self, door: &mut Door<'_>) {
+        self.ground.faults.api_down += 1;
+        self.operator.cut_off(&mut self.ground, door);
+        let life = self.operator.life;
+        self.ground.agenda.after(door, LEASE_MS, Event::Lease { life });
     }
 
     /// What a moment did ends.
@@ -152,6 +166,8 @@ impl Fleet {
                     life.away = life.away.saturating_sub(1);
                 }
             }
+            Happening::Drained { machine, .. } => self.cordon(door, machine, false),
+            Happening::LabelsFlap { .. } => self.label_all(door, true),
             Happening::ApiOutage { .. } => self.ground.faults.api_down = self.ground.faults.api_down.saturating_sub(1),
             Happening::WatchFails { .. } => self.ground.faults.watch = None,
             Happening::StaleLists { .. } => self.ground.faults.stale_lists = None,
@@ -159,6 +175,7 @@ impl Fleet {
             | Happening::PodDeleted { .. }
             | Happening::EngineDies { .. }
             | Happening::Rollout { .. }
+            | Happening::Edited { .. }
             | Happening::OperatorDies { .. }
             | Happening::WriteFails { .. }
             | Happening::Network { .. } => {}

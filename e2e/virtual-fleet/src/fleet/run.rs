@@ -1,5 +1,6 @@
 //! A run from its plan to its end.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use network_simulator::virtual_time::{BEGINNING_MS, Driver};
@@ -8,6 +9,7 @@ use serde::Serialize;
 use super::Fleet;
 use crate::agenda::Event;
 use crate::check::{Rule, Violation};
+use crate::operator::Controller;
 use crate::plan::{Error, Plan};
 use crate::table::Row;
 
@@ -28,8 +30,11 @@ pub struct Outcome {
     pub blocks: i64,
     /// Writes of the operator.
     pub writes: u64,
-    /// Looks at a fleet at rest, deletions the gate was asked about, exams looked for among the records.
-    pub looks: [u64; 3],
+    /// Passes of each controller.
+    #[serde(skip)]
+    pub passes: BTreeMap<Controller, u64>,
+    /// Looks at a fleet at rest, deletions the gate was asked about, exams looked for among the records, evictions refused.
+    pub looks: [u64; 4],
     /// Exams.
     pub exams: Vec<Row>,
     /// What must not be.
@@ -128,7 +133,8 @@ fn finish(driver: &Driver, mut fleet: Fleet, exams: Vec<Row>, strict: bool) -> O
         epochs: driver.net().latest_epoch(),
         blocks: driver.net().height(),
         writes: checks.writes,
-        looks: [checks.rests, checks.deletions, checks.recorded],
+        passes: checks.passes,
+        looks: [checks.rests, checks.deletions, checks.recorded, checks.evictions],
         exams,
         violations: checks.violations,
         newest: fleet.ground.history.newest().cloned().collect(),

@@ -7,13 +7,12 @@ use network_simulator::virtual_time::door::Door;
 use operator::facts::Facts;
 use operator::live::TakeoverEvent;
 use operator::model_deployment::decide::{self, Desired, SlotSteps, Step};
-use operator::model_deployment::observe::{Surroundings, assemble, replace_children};
+use operator::model_deployment::observe::{Surroundings, assemble, is_behind, replace_children};
 use operator::model_deployment::observed::{GoldenSeen, Observed};
 use operator::model_deployment::pass;
 
 use super::doors::Promoted;
 use super::{Controller, Failure, Operator};
-use crate::cache::children;
 use crate::ground::Ground;
 use crate::store::{Id, Kind};
 
@@ -49,11 +48,13 @@ impl Operator {
     }
 
     /// The snapshot as the caches have it.
-    pub(super) fn observe(&self, deployment: &ModelDeployment, now_ms: i64) -> Observed {
-        self.surrounded(now_ms, |surroundings| {
+    pub(super) fn observe(&mut self, deployment: &ModelDeployment, now_ms: i64) -> Observed {
+        let mut observed = self.surrounded(now_ms, |surroundings| {
             let keys = Some(KEYS.to_owned());
             assemble(&self.caches, deployment, surroundings, GoldenSeen::None, keys)
-        })
+        });
+        observed.revision = Some(self.revisions.of(&observed));
+        observed
     }
 
     fn pass_one(
@@ -90,7 +91,10 @@ impl Operator {
         if known.is_none_or(|known| known["metadata"]["uid"].as_str() != Some(observed.uid())) {
             return Err(Failure::Again);
         }
-        let fresh = children(&ground.store, ground.list_version());
+        let fresh = self.caches.list_children(&ground.store, ground.list_version());
+        if is_behind(observed, &fresh) {
+            return Err(Failure::Again);
+        }
         self.surrounded(now_ms, |surroundings| replace_children(observed, fresh, surroundings));
         Ok(())
     }
@@ -148,7 +152,7 @@ impl Operator {
         let deployments: Vec<Arc<ModelDeployment>> = self.caches.deployments.values().cloned().collect();
         for deployment in deployments {
             let mut observed = self.observe(&deployment, now_ms);
-            let fresh = children(&ground.store, None);
+            let fresh = self.caches.list_children(&ground.store, None);
             self.surrounded(now_ms, |surroundings| {
                 replace_children(&mut observed, fresh, surroundings);
             });

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crds::{GonkaHost, GpuNode, ModelDeployment};
-use k8s_openapi::api::core::v1::Service;
+use crds::{GonkaHost, GpuNode};
 use network_simulator::dapi::nodes::NodeSpec;
 use network_simulator::faults::{ENDPOINTS, Port};
 use network_simulator::views::{View, admin, rest_epoch, rest_host, setup};
@@ -19,7 +18,6 @@ use operator::gonka_host::plan::DapiWrite;
 use operator::gonka_host::{group, settlement, summary};
 
 use super::{Controller, Failure, Operator};
-use crate::cache::{list_of, listed};
 use crate::ground::Ground;
 use crate::store::{Id, Kind};
 
@@ -64,16 +62,16 @@ impl Operator {
         }
         let now_ms = Ground::now(door);
         let at = ground.list_version();
-        let list = |kind| list_of(&ground.store, kind, at);
+        let (hosts, deployments, services) = self.caches.list_for_host(&ground.store, at);
         let objects = Objects {
             schedule_exists: ground
                 .store
                 .get(&Id::new(Kind::SprintSchedule, "", &host.spec.schedule_name))
                 .is_some(),
-            hosts: unpacked(listed(&list(Kind::GonkaHost))),
-            deployments: unpacked(listed::<ModelDeployment>(&list(Kind::ModelDeployment))),
-            services: unpacked(listed::<Service>(&list(Kind::Service))),
-            runs: records(self.caches.runs.values(), host),
+            hosts: unpacked(hosts),
+            deployments: unpacked(deployments),
+            services: unpacked(services),
+            exams: records(self.caches.runs.values(), host),
             secret_problem: String::new(),
         };
         let facts = self.facts().cloned().unwrap_or_default();

@@ -13,16 +13,16 @@ fn key_of(list: &str) -> Option<&'static str> {
 }
 
 /// `null` means "not set", wherever it stands.
-pub fn without_nulls(value: Value) -> Value {
+pub fn without_nulls(value: &Value) -> Value {
     match value {
         Value::Object(map) => Value::Object(
-            map.into_iter()
+            map.iter()
                 .filter(|(_, value)| !value.is_null())
-                .map(|(key, value)| (key, without_nulls(value)))
+                .map(|(key, value)| (key.clone(), without_nulls(value)))
                 .collect(),
         ),
-        Value::Array(list) => Value::Array(list.into_iter().map(without_nulls).collect()),
-        other => other,
+        Value::Array(list) => Value::Array(list.iter().map(without_nulls).collect()),
+        other => other.clone(),
     }
 }
 
@@ -60,21 +60,29 @@ fn member(have: &mut Value, before: Option<&Value>, wanted: &Value, name: &str) 
                 members(have, before.and_then(Value::as_object), wanted);
             }
         }
-        Value::Array(wanted) => match key_of(name) {
-            Some(key) => items(have, before, wanted, key),
-            None => *have = Value::Array(wanted.clone()),
+        Value::Array(list) => match key_of(name) {
+            Some(key) => items(have, before, list, key),
+            None if have == wanted => {}
+            None => *have = without_nulls(wanted),
         },
+        other if have == other => {}
         other => *have = other.clone(),
     }
 }
 
 fn members(have: &mut Map<String, Value>, before: Option<&Map<String, Value>>, wanted: &Map<String, Value>) {
-    for (key, value) in wanted {
-        let slot = have.entry(key.clone()).or_insert(Value::Null);
-        member(slot, before.and_then(|before| before.get(key)), value, key);
+    for (key, value) in wanted.iter().filter(|(_, value)| !value.is_null()) {
+        let before = before.and_then(|before| before.get(key));
+        match have.get_mut(key) {
+            Some(have) => member(have, before, value, key),
+            None => {
+                have.insert(key.clone(), without_nulls(value));
+            }
+        }
     }
-    for key in before.into_iter().flatten().map(|(key, _)| key) {
-        if !wanted.contains_key(key) {
+    let set = |map: &Map<String, Value>, key: &String| map.get(key).is_some_and(|value| !value.is_null());
+    if let Some(before) = before {
+        for key in before.keys().filter(|key| set(before, key) && !set(wanted, key)) {
             have.remove(key);
         }
     }
@@ -82,15 +90,18 @@ fn members(have: &mut Map<String, Value>, before: Option<&Map<String, Value>>, w
 
 fn items(have: &mut Value, before: Option<&Value>, wanted: &[Value], key: &str) {
     let same = |item: &Value, other: &Value| item.get(key) == other.get(key);
-    let mut list = have.as_array().cloned().unwrap_or_default();
-    let known = before.and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut list = match have.take() {
+        Value::Array(list) => list,
+        _ => Vec::new(),
+    };
+    let known = before.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let gone = |item: &Value| known.iter().any(|old| same(old, item)) && !wanted.iter().any(|new| same(new, item));
     list.retain(|item| !gone(item));
     for item in wanted {
         let old = known.iter().find(|old| same(old, item));
         match list.iter_mut().find(|have| same(have, item)) {
             Some(have) => member(have, old, item, ""),
-            None => list.push(item.clone()),
+            None => list.push(without_nulls(item)),
         }
     }
     *have = Value::Array(list);
@@ -135,6 +146,16 @@ mod tests {
             object,
             json!({"metadata": {"labels": {"b": "1", "c": "2"}}, "spec": {"list": [3]}})
         );
+    }
+
+    #[test]
+    fn null_is_not_set_wherever_it_stands_and_takes_nothing_from_others() {
+        let mut object = json!({"theirs": 1});
+        let wanted = json!({"theirs": null, "mine": {"a": null, "b": [{"c": null}]}});
+        apply(&mut object, None, &wanted);
+        assert_eq!(object, json!({"theirs": 1, "mine": {"b": [{}]}}));
+        apply(&mut object, Some(&wanted), &json!({}));
+        assert_eq!(object, json!({"theirs": 1}));
     }
 
     #[test]

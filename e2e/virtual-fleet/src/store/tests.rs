@@ -127,3 +127,29 @@ fn an_owner_takes_with_it_what_nothing_protects() {
         "the policies keep it from the collector"
     );
 }
+
+#[test]
+fn an_eviction_is_refused_by_the_budget_and_without_one_by_the_policies() {
+    let mut store = Store::default();
+    let id = pod(&mut store);
+    store
+        .edit(&id, |value| {
+            value["metadata"]["labels"]["app"] = json!("slot");
+            value["status"]["conditions"] = json!([{"type": "Ready", "status": "True"}]);
+        })
+        .expect("there");
+    assert_eq!(store.evict(&id, NOW), Err(Refusal::Denied(id.clone())));
+    let budget = |least: u32| json!({"spec": {"minAvailable": least, "selector": {"matchLabels": {"app": "slot"}}}});
+    let kept = store.make(Kind::PodDisruptionBudget, "gonka", "tiny", budget(1_000_000), NOW);
+    assert_eq!(store.evict(&id, NOW), Err(Refusal::Budget(id.clone())));
+    store
+        .edit(&kept, |value| value["spec"] = budget(0)["spec"].clone())
+        .expect("there");
+    assert_eq!(store.evict(&id, NOW), Err(Refusal::Denied(id.clone())));
+    store
+        .edit(&id, |value| {
+            value["metadata"]["labels"]["fleet.gonka.ai/protected"] = json!("false");
+        })
+        .expect("there");
+    assert_eq!(store.evict(&id, NOW), Ok(()));
+}

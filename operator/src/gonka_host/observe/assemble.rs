@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crds::gonka_host::ExamSummary;
 use crds::{GonkaHost, GpuNode, ModelDeployment, SprintRun, labels};
 use k8s_openapi::api::core::v1::Service;
 
@@ -10,7 +11,7 @@ use crate::context::Settings;
 use crate::dapi::Registered;
 use crate::facts::Facts;
 use crate::gonka_host::observed::{ChainView, Machine, Observed, Other, Reading};
-use crate::live::Board;
+use crate::live::{Board, Observation};
 
 /// Records a status shows.
 pub const RECORDS: usize = 20;
@@ -26,8 +27,8 @@ pub struct Objects {
     pub deployments: Vec<ModelDeployment>,
     /// Slot Services of the host's namespace.
     pub services: Vec<Service>,
-    /// Records of this host's exams.
-    pub runs: Vec<SprintRun>,
+    /// The newest records of this host's exams.
+    pub exams: Vec<ExamSummary>,
     /// Why the Secret of the spec cannot be used.
     pub secret_problem: String,
 }
@@ -70,25 +71,38 @@ pub fn assemble(host: &GonkaHost, objects: Objects, surroundings: &Surroundings<
         dapi_height: Reading::default(),
         facts: surroundings.facts.clone(),
         chain: ChainView::default(),
-        runs: objects.runs,
+        exams: objects.exams,
     }
 }
 
-/// The newest records of a host, which are all that its status shows.
-pub fn records<'a>(runs: impl Iterator<Item = &'a Arc<SprintRun>>, host: &GonkaHost) -> Vec<SprintRun> {
-    let mut of_host: Vec<&Arc<SprintRun>> = runs
+/// The newest records of a host, as its status shows them.
+pub fn records<'a>(runs: impl Iterator<Item = &'a Arc<SprintRun>>, host: &GonkaHost) -> Vec<ExamSummary> {
+    let mut of_host: Vec<&SprintRun> = runs
+        .map(AsRef::as_ref)
         .filter(|run| {
             let labels = run.metadata.labels.as_ref();
             run.metadata.namespace == host.metadata.namespace
                 && labels.and_then(|labels| labels.get(labels::HOST)) == host.metadata.name.as_ref()
         })
         .collect();
-    of_host.sort_by_key(|run| std::cmp::Reverse((run.spec.poc_start_height, run.metadata.name.clone())));
-    of_host
-        .into_iter()
-        .take(RECORDS)
-        .map(|run| SprintRun::clone(run))
-        .collect()
+    of_host.sort_by(|one, other| {
+        let order = |run: &'a SprintRun| (run.spec.poc_start_height, run.metadata.name.as_deref());
+        order(other).cmp(&order(one))
+    });
+    of_host.into_iter().take(RECORDS).map(summary).collect()
+}
+
+fn summary(run: &SprintRun) -> ExamSummary {
+    let status = run.status.as_ref();
+    let totals = status.and_then(|status| status.totals.as_ref());
+    ExamSummary {
+        name: run.metadata.name.clone().unwrap_or_default(),
+        kind: run.spec.kind,
+        height: run.spec.poc_start_height,
+        expected: totals.map(|totals| totals.expected).unwrap_or_default(),
+        committed: totals.map(|totals| totals.committed).unwrap_or_default(),
+        sealed_time: status.and_then(|status| status.sealed_time.clone()),
+    }
 }
 
 fn others(host: &GonkaHost, hosts: Vec<GonkaHost>) -> Vec<Other> {
@@ -186,8 +200,14 @@ fn callback_base(board: &Board, deployments: &[ModelDeployment]) -> String {
     deployments
         .iter()
         .flat_map(|deployment| deployment.status.iter().flat_map(|status| &status.slots))
-        .filter_map(|slot| board.pod(&slot.pod_ref.as_ref()?.uid)?.report.round)
-        .filter_map(|round| Some((round.started_ms, base_of(&round.request?.callback_url)?)))
+        .filter_map(|slot| {
+            let asked = |seen: &Observation| {
+                let round = seen.report.round.as_ref()?;
+                Some((round.started_ms, round.request.as_ref()?.callback_url.clone()))
+            };
+            board.of_pod(&slot.pod_ref.as_ref()?.uid, asked)?
+        })
+        .filter_map(|(started_ms, url)| Some((started_ms, base_of(&url)?)))
         .max()
         .map(|(_, base)| base)
         .unwrap_or_default()

@@ -68,7 +68,7 @@ pub fn observed(slots: i32) -> Observed {
             ..ChainView::default()
         },
         callback_base: String::new(),
-        runs: Vec::new(),
+        exams: Vec::new(),
     };
     set_slots(&mut observed, slots);
     observed

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::time::Duration;
 
+use crds::gonka_host::Registration;
 use crds::references::{Stage, Window};
-use crds::{ModelDeployment, labels};
+use crds::{GonkaHost, ModelDeployment, SprintSchedule, labels};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
@@ -45,16 +46,19 @@ pub fn start(context: &Context, wake: &Wake, tasks: &mut JoinSet<&'static str>) 
         Api::all(client.clone()),
         all(),
         writer,
-        move |object| match object {
-            Some(object) => itself.wake(ObjectRef::from_obj(object)),
-            None => itself.wake_all(),
-        },
+        (
+            move |object: Option<&ModelDeployment>| match object {
+                Some(object) => itself.wake(ObjectRef::from_obj(object)),
+                None => itself.wake_all(),
+            },
+            |_: &ModelDeployment| true,
+        ),
     ));
     let pods = cached(client, with_role(labels::ROLE_SLOT_POD), watches.child(), tasks);
     let stores = Stores {
         deployments,
-        hosts: cached(client, all(), watches.neighbours(), tasks),
-        schedules: cached(client, all(), watches.everybody(), tasks),
+        hosts: cached_for(client, (all(), watches.neighbours()), news(host_part), tasks),
+        schedules: cached_for(client, (all(), watches.everybody()), news(schedule_part), tasks),
         services: cached(client, with_role(labels::ROLE_SLOT), watches.child(), tasks),
         slices: cached(client, with_role(labels::ROLE_SLOT), watches.child(), tasks),
         budgets: cached(client, with_role(labels::ROLE_SLOT_POD), watches.child(), tasks),
@@ -77,7 +81,44 @@ pub fn all(stores: &Stores, wake: &Wake) {
     watches.wake_all();
 }
 
-/// One watch for ever; `touched` hears of each object, and of `None` when the whole list was read again.
+/// What a deployment depends on of its host: a status that says something else wakes nobody.
+pub type HostPart = (
+    Option<String>,
+    Option<i64>,
+    Option<BTreeMap<String, String>>,
+    Option<(Vec<Registration>, Option<String>, Window)>,
+);
+
+/// What a deployment depends on of its host.
+pub fn host_part(host: &GonkaHost) -> HostPart {
+    let status = host.status.as_ref();
+    let said = status.map(|status| (status.registrations.clone(), status.callback_url.clone(), status.window));
+    let metadata = &host.metadata;
+    (
+        metadata.uid.clone(),
+        metadata.generation,
+        metadata.annotations.clone(),
+        said,
+    )
+}
+
+/// What a deployment depends on of its host's schedule: the spec.
+pub fn schedule_part(schedule: &SprintSchedule) -> (Option<String>, Option<i64>) {
+    (schedule.metadata.uid.clone(), schedule.metadata.generation)
+}
+
+/// Whether an object differs from the last of its name in the part that matters.
+fn news<K: Resource, P: PartialEq>(part: impl Fn(&K) -> P) -> impl FnMut(&K) -> bool {
+    let mut known = BTreeMap::new();
+    move |object| {
+        let now = part(object);
+        let place = (object.namespace(), object.name_any());
+        let is_news = known.get(&place) != Some(&now);
+        known.insert(place, now);
+        is_news
+    }
+}
+
 /// One kind in a store that a watch of its own keeps.
 fn cached<K>(
     client: &Client,
@@ -88,16 +129,34 @@ fn cached<K>(
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
+    cached_for(client, (config, touched), |_: &K| true, tasks)
+}
+
+/// The same, where not every change matters.
+fn cached_for<K>(
+    client: &Client,
+    (config, touched): (Config, impl Fn(Option<&K>) + Send + 'static),
+    matters: impl FnMut(&K) -> bool + Send + 'static,
+    tasks: &mut JoinSet<&'static str>,
+) -> Store<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
     let (objects, writer) = store();
-    tasks.spawn(keep(Api::all(client.clone()), config, writer, touched));
+    tasks.spawn(keep(Api::all(client.clone()), config, writer, (touched, matters)));
     objects
 }
 
+/// One watch for ever; `touched` hears of each object that `matters` or is gone, and of `None` when the whole list was read
+/// again.
 async fn keep<K>(
     api: Api<K>,
     config: Config,
     writer: Writer<K>,
-    touched: impl Fn(Option<&K>) + Send + 'static,
+    (touched, mut matters): (
+        impl Fn(Option<&K>) + Send + 'static,
+        impl FnMut(&K) -> bool + Send + 'static,
+    ),
 ) -> &'static str
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
@@ -109,7 +168,12 @@ where
         .boxed();
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::Apply(object) | Event::Delete(object)) => touched(Some(&object)),
+            Ok(Event::Apply(object)) => {
+                if matters(&object) {
+                    touched(Some(&object));
+                }
+            }
+            Ok(Event::Delete(object)) => touched(Some(&object)),
             Ok(Event::InitDone) => touched(None),
             Ok(Event::Init | Event::InitApply(_)) => {}
             Err(error) => tracing::debug!(
@@ -192,16 +256,17 @@ impl Watches {
     }
 }
 
-/// What of the chain changes decisions by itself.
-pub type Transition = (Window, Stage, Option<Exam>, bool);
+/// What of the chain changes decisions by itself: the last is whether an exam's generation began, and whether it is over.
+pub type Transition = (Window, Stage, Option<Exam>, (bool, bool));
 
 /// What wakes the deployments of a schedule when it changes.
 pub fn transition(facts: &Facts) -> Transition {
-    let started = facts
-        .exam
-        .as_ref()
-        .is_some_and(|exam| facts.height >= exam.generation_start_height);
-    (facts.window, facts.stage, facts.exam.clone(), started)
+    let exam = facts.exam.as_ref();
+    let generation = exam.map_or((false, false), |exam| {
+        let (start, end) = (exam.generation_start_height, exam.validation_start_height);
+        (facts.height >= start, end > 0 && facts.height >= end)
+    });
+    (facts.window, facts.stage, facts.exam.clone(), generation)
 }
 
 /// Wakes the deployments of a schedule when its window, stage or exam changes.
@@ -230,5 +295,51 @@ async fn follow_chain(book: std::sync::Arc<Book>, stores: Stores, wake: Wake) ->
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hosts_status_is_news_only_where_a_deployment_depends_on_it() {
+        let mut host = GonkaHost::new("ours", crds::GonkaHostSpec::default());
+        host.metadata.generation = Some(1);
+        let mut is_news = news(host_part);
+        assert!(is_news(&host) && !is_news(&host));
+        host.status = Some(crds::GonkaHostStatus {
+            window: Window::Amber,
+            ..crds::GonkaHostStatus::default()
+        });
+        assert!(is_news(&host));
+        if let Some(status) = &mut host.status {
+            status.expected_weight = Some(7);
+        }
+        assert!(!is_news(&host), "nobody asks for it");
+        if let Some(status) = &mut host.status {
+            status.callback_url = Some("http://10.0.0.9:9100".to_owned());
+        }
+        assert!(is_news(&host));
+        host.metadata.uid = Some("another".to_owned());
+        assert!(is_news(&host), "another object of the name");
+    }
+
+    #[test]
+    fn the_beginning_and_the_end_of_a_confirmations_generation_wake_and_blocks_between_them_do_not() {
+        let at = |height| {
+            transition(&Facts {
+                height,
+                exam: Some(Exam {
+                    trigger_height: 100,
+                    generation_start_height: 102,
+                    validation_start_height: 110,
+                    ..Exam::default()
+                }),
+                ..Facts::default()
+            })
+        };
+        let edges: Vec<i64> = (101..=120).filter(|height| at(*height) != at(height - 1)).collect();
+        assert_eq!(edges, [102, 110]);
     }
 }

@@ -11,7 +11,7 @@ use crate::model_deployment::observed::PodSeen;
 /// Most pods made in one pass.
 const CREATE_AT_ONCE: usize = 64;
 /// A pod on a lost machine is deleted by force after its slot has moved and this long has passed.
-const FORGET_LOST_MILLIS: i64 = 300_000;
+pub const FORGET_LOST_MILLIS: i64 = 300_000;
 
 /// One pod to delete.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 
 use crds::labels;
-use crds::model_deployment::{NativeEngine, OverlayVolume, VolumeKind};
+use crds::model_deployment::{ModelDeploymentSpec, NativeEngine, OverlayVolume, VolumeKind};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::trust;
 use crate::change::{Change, Object};
-use crate::model_deployment::observed::Observed;
+use crate::model_deployment::observed::{Install, Observed};
 
 const USER: i64 = 65_532;
 /// Where the token for FleetSignal is, without the file's name.
@@ -32,6 +32,70 @@ pub const PATHS: [&str; 5] = [
 ];
 /// Environment that an overlay may not set.
 pub const ENVIRONMENT: [&str; 4] = ["POD_UID", "POD_NAME", "POD_NAMESPACE", "DEPLOYMENT_UID"];
+
+/// Revision of the pods that follow from a snapshot.
+pub fn of(seen: &Observed) -> String {
+    hash(&template(seen))
+}
+
+/// Everything a template is made of.
+#[derive(Clone, Debug, PartialEq)]
+struct Ingredients {
+    install: Install,
+    name: ResourceName,
+    uid: String,
+    spec: ModelDeploymentSpec,
+    chain_id: Option<String>,
+    host_uid: Option<String>,
+}
+
+type ResourceName = (String, String);
+
+impl Ingredients {
+    fn of(seen: &Observed) -> Self {
+        Self {
+            install: seen.install.clone(),
+            name: (seen.namespace().to_owned(), seen.name().to_owned()),
+            uid: seen.uid().to_owned(),
+            spec: seen.deployment.spec.clone(),
+            chain_id: seen.schedule.as_ref().map(|schedule| schedule.chain_id.clone()),
+            host_uid: host_uid(seen).cloned(),
+        }
+    }
+
+    /// Nothing a template is made of is another in this snapshot.
+    fn are_of(&self, seen: &Observed) -> bool {
+        self.install == seen.install
+            && (self.name.0.as_str(), self.name.1.as_str()) == (seen.namespace(), seen.name())
+            && self.uid == seen.uid()
+            && self.spec == seen.deployment.spec
+            && self.chain_id.as_ref() == seen.schedule.as_ref().map(|schedule| &schedule.chain_id)
+            && self.host_uid.as_ref() == host_uid(seen)
+    }
+}
+
+fn host_uid(seen: &Observed) -> Option<&String> {
+    seen.host.as_ref()?.metadata.uid.as_ref()
+}
+
+/// Revisions that were computed before, by what they follow from: building a template and its hash is most of what a pass costs.
+#[derive(Clone, Debug, Default)]
+pub struct Revisions {
+    known: BTreeMap<ResourceName, (Ingredients, String)>,
+}
+
+impl Revisions {
+    /// Revision of the pods that follow from a snapshot.
+    pub fn of(&mut self, seen: &Observed) -> String {
+        let key = (seen.namespace().to_owned(), seen.name().to_owned());
+        if let Some((_, revision)) = self.known.get(&key).filter(|(from, _)| from.are_of(seen)) {
+            return revision.clone();
+        }
+        let revision = of(seen);
+        self.known.insert(key, (Ingredients::of(seen), revision.clone()));
+        revision
+    }
+}
 
 /// First ten hex digits of the template's SHA-256.
 pub fn hash(template: &Value) -> String {
@@ -278,13 +342,7 @@ fn command(seen: &Observed) -> Vec<String> {
             .map(|schedule| schedule.chain_id.clone())
             .unwrap_or_default(),
     );
-    flag(
-        "host-uid",
-        seen.host
-            .as_ref()
-            .and_then(|host| host.metadata.uid.clone())
-            .unwrap_or_default(),
-    );
+    flag("host-uid", host_uid(seen).cloned().unwrap_or_default());
     flag("trust-jwks", format!("{TRUST}/{}", trust::KEYS));
     flag(
         "trust-subject",

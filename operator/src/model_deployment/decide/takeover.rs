@@ -11,7 +11,7 @@ use crate::facts::Facts;
 use crate::model_deployment::observed::{Link, Machine, PodSeen};
 
 /// How long a pod may be silent in an exam: a restart of `serve` or of its container takes less.
-const SILENT_MILLIS: i64 = 3_000;
+pub const SILENT_MILLIS: i64 = 3_000;
 
 /// Why a slot changes hands, or its slice is rewritten.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, strum::Display, strum::IntoStaticStr)]
@@ -158,12 +158,23 @@ fn examined_since(world: &World<'_>, slot: i32, assignment: &Assignment) -> Opti
 
 /// An exam runs for longer than the margin, a start was asked for, and no pod of this slot has a nonce.
 fn first_nonce_is_overdue(world: &World<'_>, slot: i32, assignment: &Assignment) -> bool {
-    let (Some(started_ms), Some(schedule)) = (examined_since(world, slot, assignment), &world.seen.schedule) else {
-        return false;
-    };
+    first_nonce_due_ms(world, slot, assignment).is_some_and(|due| world.seen.now_ms >= due)
+}
+
+/// When a nonce of a slot that has none becomes overdue.
+fn first_nonce_due_ms(world: &World<'_>, slot: i32, assignment: &Assignment) -> Option<i64> {
+    let (started_ms, schedule) = (examined_since(world, slot, assignment)?, world.seen.schedule.as_ref()?);
     let rounds = world.seen.rounds.get(&world.seen.node_id(slot));
-    let margin = i64::from(schedule.margins.first_nonce_seconds) * 1000;
-    world.seen.now_ms - started_ms >= margin && rounds.into_iter().flatten().all(|round| round.first_nonce_ms == 0)
+    let none = rounds.into_iter().flatten().all(|round| round.first_nonce_ms == 0);
+    none.then(|| started_ms + i64::from(schedule.margins.first_nonce_seconds) * 1000)
+}
+
+/// When the next first nonce becomes overdue.
+pub fn next_first_nonce_ms(world: &World<'_>) -> Option<i64> {
+    let due = world.slots.iter();
+    due.filter_map(|(slot, assignment)| first_nonce_due_ms(world, *slot, assignment))
+        .filter(|due| *due > world.seen.now_ms)
+        .min()
 }
 
 /// In an exam nobody waits for the kubelet's lease to run out. Should the pod only be out of our sight and still deliver,

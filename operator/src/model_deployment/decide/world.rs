@@ -88,7 +88,7 @@ impl<'a> World<'a> {
     pub fn of(seen: &'a Observed) -> Self {
         Self {
             seen,
-            revision: revision::hash(&revision::template(seen)),
+            revision: seen.revision.clone().unwrap_or_else(|| revision::of(seen)),
             slots: assignments(seen),
             proofs: rehearsal::proofs(seen),
             exam: exam_now(seen),

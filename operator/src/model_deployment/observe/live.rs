@@ -21,17 +21,17 @@ const MAX_TEXT: usize = 512;
 /// The pod's door and its last report; absent before the door was tried.
 pub fn hear(board: &Board, door: Option<DoorState>, pod_uid: &str) -> Option<Live> {
     let door = door?;
-    let seen = board.pod(pod_uid);
-    let told_of_it = seen.as_ref().is_none_or(|seen| seen.received_ms >= door.rehearsed_ms);
-    let report = seen.map(|seen| seen.report);
-    let mut live = report.as_ref().map_or_else(unheard, of_report);
+    let seen = board.of_pod(pod_uid, |seen| (seen.received_ms, of_report(&seen.report)));
+    let told_of_it = seen.as_ref().is_none_or(|(at, _)| *at >= door.rehearsed_ms);
+    let reported = seen.is_some();
+    let mut live = seen.map_or_else(unheard, |(_, live)| live);
     live.link = door.link;
     live.since_ms = door.since_ms;
     live.told = door.told;
     live.fence = door.fence;
     live.rehearsing = door.rehearsing || !told_of_it;
     // A connection without a report says nothing yet.
-    if live.link == Link::Connected && report.is_none() {
+    if live.link == Link::Connected && !reported {
         live.link = Link::Connecting;
     }
     Some(live)

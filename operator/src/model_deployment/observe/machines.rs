@@ -71,6 +71,12 @@ fn seen(node: &Node, gpu_node: Option<&GpuNode>, domain_key: &str, now_ms: i64) 
         // The report of a machine that is not there is the last one before.
         gpus_healthy: if ready { gpu_node.and_then(gpus_healthy) } else { None },
         findings: gpu_node.map(|gpu_node| findings(gpu_node, now_ms)).unwrap_or_default(),
+        findings_until_ms: spec
+            .health_overrides
+            .iter()
+            .filter_map(|entry| Some(entry.not_after_time.as_ref()?.0.as_millisecond()))
+            .filter(|until| *until > now_ms)
+            .min(),
     }
 }
 
