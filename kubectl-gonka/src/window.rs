@@ -147,7 +147,10 @@ pub(crate) fn history(answers: &GateHistory, clock: &Clock) -> String {
         .collect();
     format!(
         "\n{}",
-        table::render(&["SINCE", "WHO ASKED", "FOR", "ANSWER", "WHY NOT", "UNTIL HEIGHT"], &rows)
+        table::render(
+            &["SINCE", "WHO ASKED", "FOR", "ANSWER", "WHY NOT", "UNTIL HEIGHT"],
+            &rows
+        )
     )
 }
 
@@ -219,7 +222,10 @@ mod tests {
             }],
         };
         let text = history(&answers, &clock());
-        assert!(text.contains("Thu 27 Nov 12:03  gonka/tiny  Rollout  Wait    ExamActive           280"), "{text}");
+        assert!(
+            text.contains("Thu 27 Nov 12:03  gonka/tiny  Rollout  Wait    ExamActive           280"),
+            "{text}"
+        );
         assert!(history(&GateHistory::default(), &clock()).contains("asked nothing"));
     }
 

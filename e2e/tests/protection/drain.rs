@@ -10,18 +10,11 @@ use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
 use kube::api::{Api, ListParams};
 
-use crate::world::World;
-
-/// A switch of gpu-operator that its owner had set.
-const SKIP: &str = "nvidia.com/gpu-driver-upgrade.skip";
+use crate::world::{SKIP, SKIPPED_BEFORE, World};
 
 /// It waits, slots move once the Sprint is validated, it goes on, nothing was lost, and the machine comes back.
 pub async fn a_drain_in_a_sprint_waits_and_goes_on(world: &World<'_>) -> Result<()> {
     let (pod, machine) = world.holders().await?.remove(&0).context("slot 0")?;
-    world
-        .cluster
-        .kubectl(&["label", "node", &machine, &format!("{SKIP}=false"), "--overwrite"])
-        .await?;
     is_held(world, &machine).await?;
     world.say(&format!("{machine} carries slot 0 and is held"));
 
@@ -51,7 +44,7 @@ pub async fn a_drain_in_a_sprint_waits_and_goes_on(world: &World<'_>) -> Result<
     nothing_was_lost(world, start).await?;
     let node: Node = Api::all(world.client.clone()).get(&machine).await?;
     ensure!(
-        node.labels().get(SKIP).is_some_and(|value| value == "false"),
+        node.labels().get(SKIP).is_some_and(|value| value == SKIPPED_BEFORE),
         "the switch is not as it was: {:?}",
         node.labels().get(SKIP)
     );

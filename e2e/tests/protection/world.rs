@@ -26,6 +26,10 @@ pub const SLOTS: usize = 2;
 /// Cap of each slot: below what a busy machine computes.
 const NONCES_PER_SECOND: u64 = 5;
 
+/// A switch of gpu-operator, and what its owner had set it to.
+pub const SKIP: &str = "nvidia.com/gpu-driver-upgrade.skip";
+pub const SKIPPED_BEFORE: &str = "false";
+
 /// What the tests work with.
 pub struct World<'a> {
     pub cluster: &'a Cluster,
@@ -54,6 +58,9 @@ where
                 control: network.control,
                 started,
             };
+            // Its owner had set it before any slot came.
+            let skip = format!("{SKIP}={SKIPPED_BEFORE}");
+            cluster.kubectl(&["label", "nodes", "--all", &skip]).await?;
             objects::apply(cluster, &fleet(cluster)?).await?;
             world.is_ready().await?;
             let start = json!({"verb": "start", "target": "chain"});

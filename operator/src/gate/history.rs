@@ -45,7 +45,14 @@ impl History {
             Verdict::Wait { until_height, .. } => until_height,
             Verdict::Deny { .. } => None,
         };
-        tracing::info!(who, action, answer = answer.0, reason = answer.1, ?until_height, "the gate answers");
+        tracing::info!(
+            who,
+            action,
+            answer = answer.0,
+            reason = answer.1,
+            ?until_height,
+            "the gate answers"
+        );
         if all.lines.len() == KEPT {
             all.lines.pop_front();
         }
