@@ -18,7 +18,7 @@ use crds::gpu_node::MaintenanceStage;
 use crds::references::Window;
 use operator::change::Change;
 use operator::model_deployment::decide::{self, Step, breaker_limit};
-use operator::model_deployment::observed::Observed;
+use operator::model_deployment::observed::{Link, Observed, Round, Start};
 use proptest::prelude::*;
 
 use fleet::Fleet;
@@ -150,7 +150,7 @@ fn checked_pass(fleet: &mut Fleet) {
             before
                 .live
                 .get(&pod.uid)
-                .is_some_and(|live| live.link == operator::model_deployment::observed::Link::Connected)
+                .is_some_and(|live| live.link == Link::Connected)
         })
         .count();
     assert!(
@@ -294,6 +294,47 @@ fn a_lost_machine_costs_one_takeover_and_no_return_trip() {
     fleet.power_on("n2");
     fleet.settle(100).expect("it comes to rest again");
     assert_eq!(generations(&fleet.observe()), during, "what moved stays");
+}
+
+#[test]
+fn a_round_that_a_lost_pod_reported_last_is_not_handed_on_once_its_exam_is_over() {
+    let mut fleet = Fleet::new(2, 1, 3);
+    fleet.settle(60).expect("it comes to rest");
+    let mut seen = fleet.observe();
+    let holder = decide::assignment(&seen.slices["slot-tiny-1"]).holder.expect("held");
+    let round = Round {
+        height: 100,
+        active: true,
+        first_nonce_ms: 1,
+        request: Some(Start {
+            height: 100,
+            ..Start::default()
+        }),
+        next: BTreeMap::new(),
+    };
+    let live = seen.live.get_mut(&holder.uid).expect("heard once");
+    live.link = Link::Broken;
+    live.since_ms = seen.now_ms - 60_000;
+    live.round = Some(round.clone());
+    seen.rounds.insert(seen.node_id(1), vec![round]);
+    let machine = seen
+        .machines
+        .get_mut(&seen.pods[&holder.name].node_name)
+        .expect("it is known");
+    machine.ready = false;
+    machine.ready_since_ms = seen.now_ms - 20_000;
+    assert_eq!(seen.facts.exam, None);
+    let desired = decide::decide(&seen);
+    let promotes: Vec<_> = desired
+        .slots
+        .iter()
+        .flat_map(|slot| &slot.steps)
+        .filter_map(|step| match step {
+            Step::Promote(promote) => Some((promote.slot, promote.running.clone())),
+            Step::Demote(_) | Step::Change(_) => None,
+        })
+        .collect();
+    assert_eq!(promotes, [(1, None)]);
 }
 
 #[test]

@@ -154,6 +154,23 @@ fn a_pod_that_falls_silent_in_a_confirmation_is_not_waited_for() {
 }
 
 #[test]
+fn a_slot_whose_pod_is_lost_in_a_confirmation_and_moves_after_it_is_there_for_the_sprint() {
+    let quiet = with(3, 5, Vec::new());
+    let begins = first_confirmation_ms(&quiet);
+    for machine in 1..=4 {
+        let lost = Happening::NodeLost {
+            machine,
+            millis: 100_000,
+        };
+        // Too late in the exam to be replaced in it: the node controller tells of it when the exam is over.
+        let outcome = holds(&with(3, 5, vec![at(begins + 38_500, lost)]));
+        for exam in outcome.exams.iter().filter(|exam| exam.kind == "Sprint") {
+            assert!(exam.permille() >= 970, "machine {machine}: {exam:?}");
+        }
+    }
+}
+
+#[test]
 fn the_operator_may_die_after_any_write_at_any_time() {
     for writes in (1..=40).step_by(3) {
         let dies = |at_ms| at(at_ms, Happening::OperatorDies { writes, millis: 4_000 });

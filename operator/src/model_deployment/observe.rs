@@ -26,7 +26,7 @@ use kube::api::{Api, ListParams};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
-use super::observed::{GoldenSeen, Install, Observed, Schedule};
+use super::observed::{GoldenSeen, Install, Link, Observed, Schedule};
 use crate::chain::now_ms;
 use crate::context::{Context, Settings};
 use crate::facts::Facts;
@@ -279,6 +279,7 @@ fn hear(surroundings: &Surroundings<'_>, observed: &mut Observed) {
     let active = observed
         .live
         .values()
+        .filter(|live| live.link == Link::Connected)
         .filter_map(|live| live.round.as_ref())
         .filter(|round| round.active)
         .map(|round| round.height)

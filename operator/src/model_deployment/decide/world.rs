@@ -314,9 +314,10 @@ fn exam_now(seen: &Observed) -> Option<ExamNow> {
             preserved: exam.preserved_node_ids.clone(),
         });
     }
-    // The chain may be out of sight; what the slots do is not.
+    // The chain may be out of sight; what the slots do is not. What a silent one did last tells nothing of now.
     seen.live
         .values()
+        .filter(|live| live.link == Link::Connected)
         .filter_map(|live| live.round.as_ref())
         .filter(|round| round.active)
         .map(|round| round.height)
