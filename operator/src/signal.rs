@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::trust::Trust;
 
 pub use frame::frame;
-pub use hub::Hub;
+pub use hub::{Hub, MAX_SUBSCRIBERS};
 pub use service::Service;
 
 const KEEPALIVE: Duration = Duration::from_secs(10);

@@ -16,8 +16,8 @@ use crate::context::Book;
 use crate::facts::Facts;
 use crate::metrics::Metrics;
 
-/// Most subscribers of one replica.
-const MAX_SUBSCRIBERS: usize = 4096;
+/// Most subscribers of one replica: every agent and slot pod of 5,000 machines.
+pub const MAX_SUBSCRIBERS: usize = 25_000;
 /// Frames a subscriber may be behind.
 const BEHIND: usize = 32;
 /// Longest silence.
@@ -158,7 +158,10 @@ impl Hub {
             // The channel is empty: there is room.
             drop(frames.try_send(Ok(first)));
         }
-        state.subscribers.retain(|subscriber| !subscriber.frames.is_closed());
+        if state.subscribers.len() >= MAX_SUBSCRIBERS {
+            // Only here: a whole fleet that comes back at once must not look through itself for each of its members.
+            state.subscribers.retain(|subscriber| !subscriber.frames.is_closed());
+        }
         if state.subscribers.len() >= MAX_SUBSCRIBERS {
             return Err(Status::resource_exhausted(format!(
                 "{MAX_SUBSCRIBERS} subscribers are connected, try another replica"

@@ -209,3 +209,26 @@ fn sequences_of_a_restarted_replica_go_on_upwards() {
     };
     assert!(sequence(1_000_000) > sequence(900_000));
 }
+
+#[test]
+fn a_fleet_of_the_largest_size_hears_every_frame_and_one_more_is_sent_elsewhere() {
+    let metrics = Arc::new(Metrics::new(&Registry::new()).expect("metrics register"));
+    let hub = Hub::new("a".into(), metrics);
+    hub.publish(frame(&facts(100)), 1_000);
+    let mut all: Vec<_> = (0..MAX_SUBSCRIBERS)
+        .map(|_| hub.subscribe(CHAIN, 0).expect("there is room"))
+        .collect();
+    let full = hub.subscribe(CHAIN, 0).expect_err("there is no room");
+    assert_eq!(full.code(), Code::ResourceExhausted);
+    for height in 101..=104 {
+        hub.publish(frame(&facts(height)), height * 1_000);
+    }
+    for frames in &mut all {
+        let heights: Vec<i64> = std::iter::from_fn(|| frames.try_recv().ok())
+            .map(|frame| frame.expect("a frame").height)
+            .collect();
+        assert_eq!(heights, [100, 101, 102, 103, 104]);
+    }
+    all.truncate(10);
+    hub.subscribe(CHAIN, 0).expect("those who went made room");
+}
