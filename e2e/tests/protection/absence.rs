@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use e2e::fleet::{install, until};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
-use kube::api::{Api, EvictParams};
+use kube::api::Api;
 
 use crate::actors;
 use crate::world::World;
@@ -56,12 +56,7 @@ pub async fn an_uninstalled_chart_leaves_slots_running(world: &World<'_>) -> Res
         .first()
         .map(ResourceExt::name_any)
         .context("no slot pod")?;
-    let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(world.client.clone(), "gonka");
-    let evicted = pods.evict(&pod, &EvictParams::default()).await;
-    ensure!(
-        matches!(&evicted, Err(kube::Error::Api(status)) if status.code == 429),
-        "an eviction: {evicted:?}"
-    );
+    world.eviction_is_refused(&pod).await?;
     world.lived_on(&before).await?;
     world.say("the chart is gone, slots run on");
     install::operator_chart(world.cluster).await?;

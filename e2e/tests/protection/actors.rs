@@ -7,7 +7,7 @@ use e2e::fleet::{objects, until};
 use e2e::harness::cluster::Target;
 use e2e::harness::{How, Machine};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{Api, EvictParams};
+use kube::api::Api;
 use serde_json::json;
 
 use crate::world::World;
@@ -18,12 +18,7 @@ const DENIED: &str = "carries a live slot";
 /// Eviction, deletion of the pod, of what owns it, of what it lives by; also by force, in bulk, and as an administrator.
 pub async fn deletions_are_denied(world: &World<'_>) -> Result<()> {
     let (pod, machine) = world.holders().await?.remove(&0).context("slot 0")?;
-    let pods: Api<Pod> = Api::namespaced(world.client.clone(), "gonka");
-    let evicted = pods.evict(&pod, &EvictParams::default()).await;
-    ensure!(
-        matches!(&evicted, Err(kube::Error::Api(status)) if status.code == 429),
-        "an eviction: {evicted:?}"
-    );
+    world.eviction_is_refused(&pod).await?;
     let gonka = ["-n", "gonka", "delete"];
     let of_gonka = |rest: &[&'static str]| -> Vec<&'static str> { gonka.iter().chain(rest).copied().collect() };
     let denied: [Vec<&str>; 9] = [

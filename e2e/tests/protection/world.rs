@@ -184,6 +184,28 @@ impl World<'_> {
         }
     }
 
+    /// An eviction, as a drain asks for it, is refused by the budget. Through kubectl: the library's client tries again by itself.
+    pub async fn eviction_is_refused(&self, pod: &str) -> Result<()> {
+        let path = format!("/api/v1/namespaces/gonka/pods/{pod}/eviction");
+        let body =
+            json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": "gonka"}});
+        let asked = self
+            .cluster
+            .kubectl_command()
+            .args(["create", "--raw", &path, "-f", "-"])
+            .stdin_bytes(body.to_string())
+            .text()
+            .await;
+        match asked {
+            Ok(printed) => bail!("{pod} was evicted: {printed}"),
+            Err(error) => {
+                let text = format!("{error:#}");
+                ensure!(text.contains("disruption budget"), "the eviction says {text}");
+                Ok(())
+            }
+        }
+    }
+
     /// Waits for an Event with this reason about this object.
     pub async fn event(&self, namespace: &str, reason: &str, of: &str) -> Result<()> {
         let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
