@@ -1,5 +1,5 @@
-//! Watches over what protects: a glass that was broken is told of and mended, a policy that was removed is an alarm, and so is
-//! whoever tried to take a slot pod away.
+//! Watches over what protects: whatever slots live by is marked, a glass that was broken is told of and mended, a policy that was
+//! removed is an alarm, and so is whoever tried to take a slot pod away.
 //!
 //! observe ([`observe`]) → decide ([`decide`]) → apply. Policies cannot protect policies: an administrator can remove them, and
 //! all that can be done is to say so.
@@ -78,6 +78,7 @@ async fn look(context: &Context, stores: &Stores, known: &Known) -> Observed {
         now_ms: now_ms(),
         broken_millis: i64::from(context.settings.break_glass_seconds) * 1000,
         broken,
+        marks: observe::marks(stores),
         wanted,
         bound,
         targets: observe::targets(stores),

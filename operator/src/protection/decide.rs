@@ -1,8 +1,9 @@
-//! Box 3: glass that was broken is told of and mended; what protects and is gone is told of. Pure.
+//! Box 3: marks follow what carries slots; glass that was broken is told of and mended; what protects and is gone is told of.
+//! Pure.
 
 use std::collections::BTreeSet;
 
-use crds::labels::{BREAK_GLASS, BREAK_GLASS_UNTIL};
+use crds::labels::{BREAK_GLASS, BREAK_GLASS_UNTIL, PROTECTED};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ApiResource;
@@ -19,6 +20,8 @@ pub struct Observed {
     pub broken_millis: i64,
     /// Objects with an annotation of a broken glass.
     pub broken: Vec<Broken>,
+    /// Objects of people whose mark is not as it should be.
+    pub marks: Vec<Mark>,
     /// Policies that must be there.
     pub wanted: BTreeSet<String>,
     /// Policies that are there and bound; absent when they could not be listed.
@@ -50,6 +53,24 @@ pub struct Broken {
     pub until: Option<String>,
 }
 
+/// An object of a person's by which slots live: a deployment with pods, its host, their schedule. The mark goes when the last slot
+/// has gone, so that what carries nothing can be deleted as usual.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mark {
+    /// Kind.
+    pub resource: ApiResource,
+    /// Absent for cluster-scoped kinds.
+    pub namespace: Option<String>,
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+    /// Resource version.
+    pub resource_version: String,
+    /// Slots live by it.
+    pub carries: bool,
+}
+
 /// A pod that somebody tried to take away.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Target {
@@ -79,6 +100,7 @@ pub fn decide(observed: &Observed) -> Decision {
         .iter()
         .flat_map(|broken| glass(observed, broken))
         .collect();
+    changes.extend(observed.marks.iter().map(mark));
     let missing = match &observed.bound {
         Some(bound) => observed.wanted.difference(bound).cloned().collect(),
         // Not known is not missing, and not there again either.
@@ -152,6 +174,18 @@ fn glass(observed: &Observed, broken: &Broken) -> Vec<Change> {
         ],
         Some(_) => Vec::new(),
     }
+}
+
+fn mark(mark: &Mark) -> Change {
+    Change::Merge(Object {
+        resource: mark.resource.clone(),
+        namespace: mark.namespace.clone(),
+        name: mark.name.clone(),
+        value: json!({"metadata": {
+            "uid": mark.uid, "resourceVersion": mark.resource_version,
+            "labels": {PROTECTED: mark.carries.then_some("true")},
+        }}),
+    })
 }
 
 fn patch(broken: &Broken, annotations: &Value) -> Change {
@@ -293,5 +327,27 @@ mod tests {
         assert_eq!(decide(&observed).changes.len(), 1);
         observed.targets_before.insert("u1".to_owned());
         assert!(decide(&observed).changes.is_empty());
+    }
+
+    #[test]
+    fn what_carries_slots_is_marked_and_what_does_not_any_more_is_not() {
+        for (carries, label) in [(true, json!("true")), (false, Value::Null)] {
+            let observed = Observed {
+                marks: vec![Mark {
+                    resource: ApiResource::erase::<crds::ModelDeployment>(&()),
+                    namespace: Some("gonka".to_owned()),
+                    name: "tiny".to_owned(),
+                    uid: "u1".to_owned(),
+                    resource_version: "7".to_owned(),
+                    carries,
+                }],
+                ..Observed::default()
+            };
+            let changes = decide(&observed).changes;
+            let [Change::Merge(object)] = changes.as_slice() else {
+                panic!("one patch: {changes:?}")
+            };
+            assert_eq!(object.value["metadata"]["labels"], json!({PROTECTED: label}));
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crds::labels::{BREAK_GLASS, BREAK_GLASS_UNTIL, PROTECTED};
+use crds::labels::{BREAK_GLASS, BREAK_GLASS_UNTIL, DEPLOYMENT, PROTECTED};
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -11,7 +11,7 @@ use kube::core::PartialObjectMeta;
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
-use super::decide::{Broken, Target};
+use super::decide::{Broken, Mark, Target};
 use crate::model_deployment::observe::Stores;
 
 /// Broken glass on everything that is watched anyway.
@@ -49,6 +49,49 @@ pub fn watched(stores: &Stores) -> Vec<Broken> {
             .filter_map(|object| glass(object.as_ref())),
     );
     broken
+}
+
+/// Objects of people whose mark is not as it should be.
+pub fn marks(stores: &Stores) -> Vec<Mark> {
+    let carrying: BTreeSet<(String, String)> = stores
+        .pods
+        .state()
+        .iter()
+        .filter_map(|pod| Some((pod.namespace()?, pod.labels().get(DEPLOYMENT)?.clone())))
+        .collect();
+    let key = |namespace: Option<String>, name: &str| (namespace.unwrap_or_default(), name.to_owned());
+    let (mut marks, mut hosts, mut schedules) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+    for deployment in stores.deployments.state() {
+        let carries = carrying.contains(&key(deployment.namespace(), &deployment.name_any()));
+        if carries {
+            hosts.insert(key(deployment.namespace(), &deployment.spec.host_ref.name));
+        }
+        marks.extend(mark(deployment.as_ref(), carries));
+    }
+    for host in stores.hosts.state() {
+        let carries = hosts.contains(&key(host.namespace(), &host.name_any()));
+        if carries {
+            schedules.insert(host.spec.schedule_name.clone());
+        }
+        marks.extend(mark(host.as_ref(), carries));
+    }
+    for schedule in stores.schedules.state() {
+        marks.extend(mark(schedule.as_ref(), schedules.contains(&schedule.name_any())));
+    }
+    marks
+}
+
+fn mark<K: Resource<DynamicType = ()>>(object: &K, carries: bool) -> Option<Mark> {
+    let metadata = object.meta();
+    let marked = object.labels().get(PROTECTED).is_some_and(|mark| mark == "true");
+    (marked != carries && metadata.deletion_timestamp.is_none()).then(|| Mark {
+        resource: ApiResource::erase::<K>(&()),
+        namespace: metadata.namespace.clone(),
+        name: object.name_any(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        resource_version: metadata.resource_version.clone().unwrap_or_default(),
+        carries,
+    })
 }
 
 /// Broken glass on namespaces and CRDs, which nothing watches: a handful of objects, their metadata alone.
