@@ -82,6 +82,9 @@ pub async fn taints_and_preemption_move_nothing(world: &World<'_>) -> Result<()>
     let node: Node = Api::all(world.client.clone()).get(&machine).await?;
     let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
     let cpus = &allocatable.and_then(|all| all.get("cpu")).context("no CPUs")?.0;
+    // More than is free, and less than agents leave, whose class nothing preempts: a slot pod is the victim.
+    let cpus: u64 = cpus.parse().with_context(|| format!("{cpus} CPUs"))?;
+    let cpus = format!("{}m", cpus * 1_000 - 250);
     let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
         "metadata": {"name": "almost"}, "value": 999_999_999});
     let greedy = |name: &str, namespace: &str, class: &str| {
