@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use crds::labels;
 use e2e::fleet::{objects, until};
 use e2e::harness::cluster::Target;
 use e2e::harness::{How, Machine};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::Api;
+use kube::ResourceExt as _;
+use kube::api::{Api, ListParams};
 use serde_json::json;
 
 use crate::world::World;
@@ -79,12 +81,7 @@ pub async fn taints_and_preemption_move_nothing(world: &World<'_>) -> Result<()>
         .cluster
         .kubectl(&["taint", "node", &machine, &format!("{taint}-")])
         .await?;
-    let node: Node = Api::all(world.client.clone()).get(&machine).await?;
-    let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
-    let cpus = &allocatable.and_then(|all| all.get("cpu")).context("no CPUs")?.0;
-    // More than is free, and less than agents leave, whose class nothing preempts: a slot pod is the victim.
-    let cpus: u64 = cpus.parse().with_context(|| format!("{cpus} CPUs"))?;
-    let cpus = format!("{}m", cpus * 1_000 - 250);
+    let cpus = format!("{}m", room_without_slots(world, &machine).await?);
     let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
         "metadata": {"name": "almost"}, "value": 999_999_999});
     let greedy = |name: &str, namespace: &str, class: &str| {
@@ -120,6 +117,40 @@ pub async fn taints_and_preemption_move_nothing(world: &World<'_>) -> Result<()>
     }
     world.say("a taint and two preemptors moved nothing, and the second was told of");
     Ok(())
+}
+
+/// Thousandths of a CPU that a pod can have on the machine if, and only if, its slot pods go.
+async fn room_without_slots(world: &World<'_>, machine: &str) -> Result<i64> {
+    let millis = |quantity: &str| -> Result<i64> {
+        let (number, unit) = quantity
+            .strip_suffix('m')
+            .map_or((quantity, 1_000), |number| (number, 1));
+        let number: i64 = number.parse().with_context(|| format!("{quantity} of a CPU"))?;
+        Ok(number * unit)
+    };
+    let node: Node = Api::all(world.client.clone()).get(machine).await?;
+    let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
+    let mut room = millis(&allocatable.and_then(|all| all.get("cpu")).context("no CPUs")?.0)?;
+    let here = ListParams::default().fields(&format!("spec.nodeName={machine}"));
+    for pod in Api::<Pod>::all(world.client.clone()).list(&here).await? {
+        if pod
+            .labels()
+            .get(labels::ROLE)
+            .is_some_and(|role| role == labels::ROLE_SLOT_POD)
+        {
+            continue;
+        }
+        for container in pod.spec.iter().flat_map(|spec| &spec.containers) {
+            let requests = container
+                .resources
+                .as_ref()
+                .and_then(|resources| resources.requests.as_ref());
+            if let Some(cpu) = requests.and_then(|requests| requests.get("cpu")) {
+                room -= millis(&cpu.0)?;
+            }
+        }
+    }
+    Ok(room - 50)
 }
 
 /// The Node object of a healthy machine is deleted by somebody who broke the glass: its slot pod runs on, the pod collector may
