@@ -1,7 +1,7 @@
 //! A second reconcile of an unchanged world writes nothing, of any kind, while the chain goes on.
 //!
 //! What may change all the same, and why:
-//! * a SprintSchedule's estimates (`nextSprintTime`, `nextSprintErrorSeconds`, `nextGreenTime`, `blockMillis`,
+//! * a SprintSchedule's estimates (`nextSprintTime`, `nextSprintErrorSeconds`, `nextGreenTime`, `calendar`, `blockMillis`,
 //!   `blockSpreadMillis`) and the words of its endpoints and conditions, at most once a minute: they follow the clock;
 //! * the Lease of the operator's leader and the Leases of nodes, which are no state of the world but signs of life.
 
@@ -68,7 +68,7 @@ impl Kind {
     }
 }
 
-/// Everything the operator may write to, its own Lease aside.
+/// Everything the operator may write to, its own Lease and Nodes aside: kubelets write those, and its own writes are counted.
 const KINDS: [Kind; 12] = [
     Kind::ours("SprintSchedule"),
     Kind::ours("GonkaHost"),
@@ -156,6 +156,7 @@ fn without_estimates(mut status: SprintScheduleStatus) -> SprintScheduleStatus {
     status.next_sprint_time = None;
     status.next_sprint_error_seconds = None;
     status.next_green_time = None;
+    status.calendar.clear();
     status.block_millis = None;
     status.block_spread_millis = None;
     for endpoint in &mut status.endpoints {
