@@ -74,10 +74,10 @@ where
     Api::namespaced(client.clone(), "gonka")
 }
 
-/// Wants another number of spares.
+/// Wants another number of spares: a person does, the operator's own name may write no spec.
 pub async fn set_spares(world: &World<'_>, count: i32) -> Result<()> {
     let patch = json!({"spec": {"spares": count}});
-    ours::<ModelDeployment>(&world.client)
+    ours::<ModelDeployment>(&world.cluster.client().await?)
         .patch(DEPLOYMENT, &PatchParams::default(), &Patch::Merge(&patch))
         .await
         .map(drop)
