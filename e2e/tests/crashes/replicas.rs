@@ -23,8 +23,10 @@ use crate::world::World;
 const LEASE: u32 = 3;
 /// A lease runs out a second late by its clock's resolution, and is looked at every third of its length.
 const TAKEN: Duration = Duration::from_secs(8);
+/// Longer than the longest pause between two looks of a controller.
+const STILL: Duration = Duration::from_secs(11);
 /// Several of DAPI's looks at its nodes.
-const LOOKED: Duration = Duration::from_secs(30);
+const LOOKED: Duration = Duration::from_secs(60);
 
 /// All of it.
 pub async fn all(world: &World<'_>, undisturbed: &Undisturbed) -> Result<Vec<Tried>> {
@@ -39,6 +41,18 @@ pub async fn all(world: &World<'_>, undisturbed: &Undisturbed) -> Result<Vec<Tri
             Ok(())
         } else {
             Err("some node does not".to_owned())
+        })
+    })
+    .await?;
+    // Whoever protects looks every ten seconds, and marks what carries slots now.
+    until("the leader to have nothing left to write", LOOKED, async || {
+        let writes = world.gate.busy(&[LEADER, "sprint-schedule"]);
+        tokio::time::sleep(STILL).await;
+        let more = world.gate.busy(&[LEADER, "sprint-schedule"]) - writes;
+        Ok(if more == 0 {
+            Ok(())
+        } else {
+            Err(format!("{more} writes"))
         })
     })
     .await?;
