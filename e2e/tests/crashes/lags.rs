@@ -328,11 +328,16 @@ impl<'w, 'a> Scene<'w, 'a> {
             let made = self.written(Verb::Create, "pods");
             Ok(if made > 0 { Ok(made) } else { Err("none yet".to_owned()) })
         });
-        let made = made.await?;
+        made.await?;
         self.world.gate.set(Plan::default());
-        fleet::set_spares(self.world, SPARES + 2).await?;
-        fleet::until_pods(self.world, 5).await?;
-        for count in [SPARES + 1, SPARES] {
+        // Every pass that was still shown the old list made one more; wanted all at once, they are let go one by one: many at
+        // once would be a mass deletion.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let made = self.written(Verb::Create, "pods");
+        let most = SPARES + 1 + i32::try_from(made)?;
+        fleet::set_spares(self.world, most).await?;
+        fleet::until_pods(self.world, usize::try_from(fleet::SLOTS + most)?).await?;
+        for count in (SPARES..most).rev() {
             fleet::set_spares(self.world, count).await?;
             fleet::until_pods(self.world, usize::try_from(fleet::SLOTS + count)?).await?;
         }
