@@ -366,6 +366,7 @@ impl Operator {
                 self.wake(ground, door, Controller::Records, 200);
             }
             Kind::SprintRun => {
+                self.wake(ground, door, Controller::Deployment, 50);
                 self.wake(ground, door, Controller::Host, 300);
                 self.wake(ground, door, Controller::Records, 200);
             }
@@ -378,6 +379,7 @@ impl Operator {
             | Kind::Service
             | Kind::EndpointSlice
             | Kind::PodDisruptionBudget
+            | Kind::ControllerRevision
             | Kind::ServiceAccount
             | Kind::ConfigMap => self.wake(ground, door, Controller::Deployment, 50),
         }

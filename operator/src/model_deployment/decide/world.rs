@@ -9,6 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::rehearsal::{self, Proof};
 use super::revision;
+use super::rollout::Progress;
 use crate::gate::{Action, ActionKind, HostState, Verdict, verdict};
 use crate::model_deployment::observed::{Link, Live, Machine, Observed, Phase, PodSeen};
 
@@ -71,8 +72,10 @@ pub struct ExamNow {
 pub struct World<'a> {
     /// The snapshot.
     pub seen: &'a Observed,
-    /// Revision new pods get.
+    /// Revision that pods come to have.
     pub revision: String,
+    /// How far a change of the pods is.
+    pub rollout: Progress,
     /// Assignment of every slot that the spec wants or a slice exists for.
     pub slots: BTreeMap<i32, Assignment>,
     /// What each connected pod's rehearsal is worth, by pod name.
@@ -86,14 +89,18 @@ pub struct World<'a> {
 impl<'a> World<'a> {
     /// Reads the snapshot.
     pub fn of(seen: &'a Observed) -> Self {
-        Self {
+        let mut world = Self {
             seen,
+            rollout: Progress::default(),
             revision: seen.revision.clone().unwrap_or_else(|| revision::of(seen)),
             slots: assignments(seen),
             proofs: rehearsal::proofs(seen),
             exam: exam_now(seen),
             numbers: seen.node_nums(),
-        }
+        };
+        world.rollout = Progress::of(&world);
+        world.revision = world.rollout.target().to_owned();
+        world
     }
 
     /// Number DAPI gave a slot; absent until it is registered.
