@@ -196,6 +196,7 @@ fn checked_pass(fleet: &mut Fleet) {
     }
     fleet.apply(&desired, usize::MAX);
     let after = fleet.observe();
+    rollouts::keeps_to_its_rules(&after, &desired);
     let holders = holders(&after);
     let pods: BTreeSet<&String> = holders.values().collect();
     assert_eq!(pods.len(), holders.len(), "a pod holds one slot: {holders:?}");

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crds::model_deployment::{RolloutState, RolloutStatus};
 use crds::references::Window;
 use operator::change::Change;
-use operator::model_deployment::decide;
+use operator::model_deployment::decide::{self, Desired};
+use operator::model_deployment::observed::Observed;
 use rstest::rstest;
 
 use crate::fleet::Fleet;
@@ -72,6 +73,40 @@ fn records(fleet: &Fleet) -> usize {
         .keys()
         .filter(|(kind, _)| kind == "ControllerRevision")
         .count()
+}
+
+/// What holds of every pass, whatever happens: a canary is not exceeded by somebody's wish, and no pod is made of a revision
+/// that nobody asks for.
+pub fn keeps_to_its_rules(after: &Observed, desired: &Desired) {
+    let Some(status) = after.deployment.status.as_ref() else {
+        return;
+    };
+    let wished = desired
+        .slots
+        .iter()
+        .filter_map(|slot| slot.takeover.as_ref())
+        .any(|takeover| takeover.cause == "Rollout");
+    let told = status.rollout.as_ref();
+    if let Some(told) = told.filter(|told| told.state == RolloutState::Canary && wished) {
+        let slots = after.slices.values().filter(|slice| {
+            let holder = decide::assignment(slice).holder;
+            let pod = holder.and_then(|holder| after.pods.get(&holder.name));
+            pod.is_some_and(|pod| pod.revision == told.revision)
+        });
+        let most = usize::try_from(after.deployment.spec.rollout.canary_slots).expect("not negative");
+        assert!(slots.count() <= most, "more than {most} canaries: {told:?}");
+    }
+    let revisions = told.map(|told| [Some(&told.revision), told.previous_revision.as_ref()]);
+    for change in &desired.changes {
+        let Change::Create(object) = change else { continue };
+        let made = object.value["metadata"]["labels"][crds::labels::REVISION].as_str();
+        let asked_for = revisions
+            .iter()
+            .flatten()
+            .flatten()
+            .any(|known| Some(known.as_str()) == made);
+        assert!(asked_for || status.revision.as_deref() == made, "{made:?} of {told:?}");
+    }
 }
 
 #[test]
