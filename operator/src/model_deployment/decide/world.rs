@@ -321,9 +321,12 @@ fn exam_now(seen: &Observed) -> Option<ExamNow> {
             preserved: exam.preserved_node_ids.clone(),
         });
     }
-    // The chain may be out of sight; what the slots do is not.
+    // The chain may be out of sight or behind; what the slots do is not. What one did when it was last heard says nothing once
+    // the chain shows no exam.
+    let in_sight = seen.facts.window != Window::Unknown && !seen.facts.is_stale(seen.now_ms);
     seen.live
         .values()
+        .filter(|live| !in_sight || live.link == Link::Connected)
         .filter_map(|live| live.round.as_ref())
         .filter(|round| round.active)
         .map(|round| round.height)
