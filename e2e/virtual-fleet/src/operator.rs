@@ -10,6 +10,7 @@ mod small;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crds::model_deployment::ModelDeploymentStatus;
 use crds::sprint_schedule::{EndpointState, SprintScheduleSpec};
 use network_simulator::virtual_time::door::Door;
 use operator::backoff;
@@ -366,7 +367,11 @@ impl Operator {
                 self.wake(ground, door, Controller::Records, 200);
             }
             Kind::SprintRun => {
-                self.wake(ground, door, Controller::Deployment, 50);
+                let mut deployments = self.caches.deployments.values();
+                let waits = |status: &ModelDeploymentStatus| status.rollout.is_some();
+                if deployments.any(|deployment| deployment.status.as_ref().is_some_and(waits)) {
+                    self.wake(ground, door, Controller::Deployment, 50);
+                }
                 self.wake(ground, door, Controller::Host, 300);
                 self.wake(ground, door, Controller::Records, 200);
             }

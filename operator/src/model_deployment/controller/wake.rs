@@ -242,7 +242,7 @@ impl Watches {
         }
     }
 
-    /// Every deployment of the host that a record is of.
+    /// Every deployment of the host that a record is of, if a rollout waits there: nobody else asks for records.
     fn examined(&self) -> impl Fn(Option<&SprintRun>) + Send + 'static {
         let this = self.clone();
         move |run| {
@@ -250,7 +250,11 @@ impl Watches {
                 let is_examined = |run: &SprintRun| {
                     run.namespace() == deployment.namespace() && run.spec.host_ref.name == deployment.spec.host_ref.name
                 };
-                if run.is_none_or(is_examined) {
+                let waits = deployment
+                    .status
+                    .as_ref()
+                    .is_some_and(|status| status.rollout.is_some());
+                if waits && run.is_none_or(is_examined) {
                     this.wake(ObjectRef::from_obj(deployment.as_ref()));
                 }
             }
