@@ -170,6 +170,12 @@ pub enum Reason {
     WaitingForSpare,
     /// Paused by its owner.
     Paused,
+    /// A few slots have the new revision, and no exam has judged it yet.
+    CanaryUnproven,
+    /// The new revision failed; the rollout is held.
+    RolloutFailed,
+    /// The new revision failed; pods have the one before.
+    RolledBack,
     /// The installed CRD lacks fields this operator writes.
     CrdPruned,
     /// It is not proven that the old signer is gone.

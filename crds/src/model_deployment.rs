@@ -1,9 +1,11 @@
 //! ModelDeployment: a model on slots.
 
 mod overlay;
+mod rollout;
 mod status;
 
 pub use overlay::{EnvVar, OverlayMount, OverlayVolume, PodOverlay, VolumeKind};
+pub use rollout::{RolloutState, RolloutStatus};
 pub use status::{ModelDeploymentStatus, SlotState, SlotStatus, SpareState, SpareStatus};
 
 use std::collections::BTreeMap;
@@ -337,12 +339,34 @@ fn default_distance() -> i32 {
 }
 
 /// How changes roll out.
-#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rollout {
     /// Holds every rollout while true. Takeovers of broken slots go on. Default false.
     #[serde(default)]
     pub paused: bool,
+    /// Slots that are examined once with a new revision before any other gets it, 0 to 512. Default 1; 0 = none.
+    #[serde(default = "default_one")]
+    #[schemars(range(min = 0, max = 512))]
+    pub canary_slots: i32,
+    /// Goes back to the revision before when a rehearsal, its rate or the canary's exam speaks against the new one. When
+    /// false the rollout is held instead. Default true.
+    #[serde(default = "default_true")]
+    pub automatic_rollback: bool,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Self {
+            paused: false,
+            canary_slots: default_one(),
+            automatic_rollback: default_true(),
+        }
+    }
+}
+
+fn default_true() -> bool {
+    true
 }
 
 impl ModelDeployment {

@@ -52,6 +52,23 @@ fn examples_parse_and_round_trip() {
 }
 
 #[test]
+fn a_rollout_has_a_canary_and_goes_back_by_itself_unless_told_otherwise() {
+    let told =
+        |rollout: Value| typed::<ModelDeployment>(with(example("ModelDeployment"), "/spec/rollout", rollout)).spec;
+    let mut silent = example("ModelDeployment");
+    silent["spec"].as_object_mut().expect("a spec").remove("rollout");
+    for spec in [told(json!({})), typed::<ModelDeployment>(silent).spec] {
+        let rollout = spec.rollout;
+        assert_eq!(
+            (rollout.paused, rollout.canary_slots, rollout.automatic_rollback),
+            (false, 1, true)
+        );
+    }
+    let rollout = told(json!({"canarySlots": 0, "automaticRollback": false})).rollout;
+    assert_eq!((rollout.canary_slots, rollout.automatic_rollback), (0, false));
+}
+
+#[test]
 fn defaults_are_those_of_mainnet() {
     let mut object = example("SprintSchedule");
     object["spec"].as_object_mut().expect("a spec").remove("margins");

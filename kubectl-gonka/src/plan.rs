@@ -14,7 +14,7 @@ pub(crate) fn render(machines: &[GpuNode], deployments: &[ModelDeployment], cloc
         .iter()
         .filter_map(|machine| maintenance(machine, clock))
         .collect();
-    lines.extend(deployments.iter().filter_map(rollout));
+    lines.extend(deployments.iter().filter_map(|deployment| rollout(deployment, clock)));
     if lines.is_empty() {
         return "nothing is planned: every pod has its wanted revision, nobody wishes to work on a machine\n"
             .to_owned();
@@ -25,7 +25,7 @@ pub(crate) fn render(machines: &[GpuNode], deployments: &[ModelDeployment], cloc
         .map(|line| vec![line.what, line.subject, line.state, line.when, line.why])
         .collect();
     table::render(
-        &["WHAT", "OF", "STATE", "RELEASED", "WHY NOT NOW, OR WHAT TO DO"],
+        &["WHAT", "OF", "STATE", "EXPECTED", "WHY NOT NOW, OR WHAT TO DO"],
         &rows,
     )
 }
@@ -71,24 +71,35 @@ fn maintenance(machine: &GpuNode, clock: &Clock) -> Option<Line> {
     })
 }
 
-fn rollout(deployment: &ModelDeployment) -> Option<Line> {
+fn rollout(deployment: &ModelDeployment, clock: &Clock) -> Option<Line> {
     let status = deployment.status.as_ref()?;
     let rolled_out = ConditionType::RolledOut.to_string();
     let condition = status
         .conditions
         .iter()
-        .find(|condition| condition.type_ == rolled_out)?;
-    (condition.status == "False").then(|| Line {
+        .find(|condition| condition.type_ == rolled_out)
+        .filter(|condition| condition.status == "False")?;
+    let told = status.rollout.as_ref();
+    let revision = told.map(|told| &told.revision).or(status.revision.as_ref());
+    let expected = told.and_then(|told| told.expected_time.as_ref());
+    Some(Line {
         rank: 2,
-        what: format!("rollout of revision {}", status.revision.as_deref().unwrap_or("?")),
+        what: format!("rollout of revision {}", revision.map_or("?", String::as_str)),
         subject: format!(
             "{}/{}",
             deployment.namespace().unwrap_or_default(),
             deployment.name_any()
         ),
-        state: condition.reason.clone(),
-        when: String::new(),
-        why: condition.message.clone(),
+        state: told.map_or_else(
+            || condition.reason.clone(),
+            |told| format!("{} {} of {}", told.state, told.updated_slots, told.slots),
+        ),
+        when: match expected {
+            Some(time) if clock.seconds_until(time) > 0 => format!("about {}", clock.day(time)),
+            Some(_) => "now".to_owned(),
+            None => String::new(),
+        },
+        why: format!("{}: {}", condition.reason, condition.message),
     })
 }
 
@@ -106,6 +117,20 @@ mod tests {
             "spec": {"maintenance": spec}, "status": {"maintenance": answer},
         }))
         .expect("a machine")
+    }
+
+    fn deployment(name: &str, reason: &str, message: &str, status: &serde_json::Value) -> ModelDeployment {
+        let mut status = status.clone();
+        status["conditions"] = json!([{"type": "RolledOut", "status": "False", "reason": reason, "message": message,
+            "lastTransitionTime": "2025-11-27T11:00:00Z"}]);
+        serde_json::from_value(json!({
+            "apiVersion": "fleet.gonka.ai/v1alpha1", "kind": "ModelDeployment",
+            "metadata": {"name": name, "namespace": "gonka"},
+            "spec": {"hostRef": {"name": "ours"}, "model": {"id": "m"}, "engine": {"type": "Native", "native": {}},
+                "slots": 2},
+            "status": status,
+        }))
+        .expect("a deployment")
     }
 
     #[test]
@@ -134,21 +159,33 @@ mod tests {
                 &answer(json!({"state": "Released", "message": "drain, upgrade or reboot it"})),
             ),
         ];
-        let deployment: ModelDeployment = serde_json::from_value(json!({
-            "apiVersion": "fleet.gonka.ai/v1alpha1", "kind": "ModelDeployment",
-            "metadata": {"name": "tiny", "namespace": "gonka"},
-            "spec": {"hostRef": {"name": "ours"}, "model": {"id": "m"}, "engine": {"type": "Native", "native": {}},
-                "slots": 2},
-            "status": {"revision": "b0652910d8", "conditions": [{"type": "RolledOut", "status": "False",
-                "reason": "WaitingForWindow", "message": "the window gate says ExamActive",
-                "lastTransitionTime": "2025-11-27T11:00:00Z"}]},
-        }))
-        .expect("a deployment");
+        let deployments = [
+            deployment(
+                "tiny",
+                "WaitingForWindow",
+                "the window gate says ExamActive",
+                &json!({"revision": "b0652910d8"}),
+            ),
+            deployment(
+                "large",
+                "CanaryUnproven",
+                "1 of 12 slots have revision 60e7471fab; the others wait until an exam has judged it",
+                &json!({"revision": "60e7471fab", "rollout": {"revision": "60e7471fab", "state": "Canary",
+                    "updatedSlots": 1, "slots": 12, "expectedTime": "2025-11-27T16:05:00Z"}}),
+            ),
+            deployment(
+                "small",
+                "RolledBack",
+                "revision 0123456789: rehearsal of small-x failed: an engine ended; every pod has revision 74f414f5f2",
+                &json!({"revision": "74f414f5f2", "rollout": {"revision": "0123456789", "state": "RolledBack",
+                    "previousRevision": "74f414f5f2", "failedRevision": "0123456789", "updatedSlots": 2, "slots": 2}}),
+            ),
+        ];
         let clock = Clock {
             now: Timestamp::from_second(1_764_245_000).expect("a time"),
             zone: TimeZone::UTC,
         };
-        insta::assert_snapshot!(render(&machines, &[deployment], &clock));
+        insta::assert_snapshot!(render(&machines, &deployments, &clock));
         assert!(render(&[], &[], &clock).starts_with("nothing is planned"));
     }
 }

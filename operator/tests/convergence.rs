@@ -11,6 +11,8 @@ mod fleet;
 mod goldens;
 #[path = "convergence/invalid.rs"]
 mod invalid;
+#[path = "convergence/rollouts.rs"]
+mod rollouts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,6 +40,12 @@ enum Event {
     Maintain(usize, u8),
     Finding(usize, bool),
     Chain(bool),
+    CanarySlots(i32),
+    Rollback(bool),
+    /// Weights with this number rehearse badly, slowly or well.
+    Engine(u8, u8),
+    /// An exam in which weights with this number compute so much.
+    Exam(u8, i64),
     /// The operator dies after so many writes.
     Die(usize),
     Pass,
@@ -56,6 +64,10 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         (any::<usize>(), 0..4_u8).prop_map(|(machine, stage)| Event::Maintain(machine, stage)),
         (any::<usize>(), any::<bool>()).prop_map(|(machine, on)| Event::Finding(machine, on)),
         any::<bool>().prop_map(Event::Chain),
+        (0..3_i32).prop_map(Event::CanarySlots),
+        any::<bool>().prop_map(Event::Rollback),
+        (0..3_u8, 0..3_u8).prop_map(|(number, what)| Event::Engine(number, what)),
+        (0..3_u8, 900..1_000_i64).prop_map(|(number, part)| Event::Exam(number, part)),
         (0..12_usize).prop_map(Event::Die),
         Just(Event::Pass),
         Just(Event::Pass),
@@ -107,6 +119,16 @@ fn happen(fleet: &mut Fleet, event: &Event) {
                 };
                 machine.gpus_healthy = Some(!on);
             }
+        }
+        Event::CanarySlots(count) => fleet.deployment.spec.rollout.canary_slots = *count,
+        Event::Rollback(on) => fleet.deployment.spec.rollout.automatic_rollback = *on,
+        Event::Engine(number, what) => {
+            let engine = [Err("an engine ended".to_owned()), Ok(4_000), Ok(5_000)][usize::from(*what)].clone();
+            fleet.engines.insert(format!("public-tiny-v{number}"), engine);
+        }
+        Event::Exam(number, part) => {
+            let worse = format!("public-tiny-v{number}");
+            fleet.hold_exam(&[], |tag| if tag == worse { *part } else { 1_000 });
         }
         Event::Chain(known) => fleet.facts.window = if *known { Window::Amber } else { Window::Unknown },
         Event::Die(after) => {
@@ -174,6 +196,7 @@ fn checked_pass(fleet: &mut Fleet) {
     }
     fleet.apply(&desired, usize::MAX);
     let after = fleet.observe();
+    rollouts::keeps_to_its_rules(&after, &desired);
     let holders = holders(&after);
     let pods: BTreeSet<&String> = holders.values().collect();
     assert_eq!(pods.len(), holders.len(), "a pod holds one slot: {holders:?}");
@@ -214,6 +237,9 @@ fn generations(observed: &Observed) -> BTreeMap<String, i64> {
 
 /// Puts everything right but the deployment's own doing.
 fn calm(fleet: &mut Fleet) {
+    // A rehearsal that failed is tried again after half a minute, for ever.
+    fleet.engines.clear();
+    fleet.now_ms += 30_000;
     fleet.facts.window = Window::Amber;
     let machines: Vec<String> = fleet.machines.keys().cloned().collect();
     for name in machines {
@@ -342,8 +368,11 @@ fn a_rollout_goes_through_the_spare_and_keeps_every_slot_held() {
     let mut fleet = Fleet::new(3, 1, 3);
     fleet.settle(60).expect("it comes to rest");
     fleet.deployment.spec.model.revision = Some("public-tiny-v2".to_owned());
-    for _ in 0..100 {
+    for pass in 0..100 {
         checked_pass(&mut fleet);
+        if pass == 30 {
+            fleet.hold_exam(&[], |_| 1_000);
+        }
         assert_eq!(holders(&fleet.observe()).len(), 3, "no slot is empty for a moment");
     }
     let observed = fleet.observe();
@@ -379,6 +408,38 @@ fn many_silent_machines_are_an_outage_of_ours_and_nothing_is_replaced() {
     }
     assert_eq!(fleet.pods.len(), pods);
     assert!(!fleet.log.iter().any(|line| line.starts_with("delete Pod")));
+}
+
+#[test]
+fn a_round_that_a_lost_pod_was_last_heard_in_is_no_exam_once_the_chain_shows_none() {
+    for (window, goes_on) in [(Window::Green, false), (Window::Unknown, true)] {
+        let mut fleet = Fleet::new(2, 1, 3);
+        fleet.settle(60).expect("a new deployment comes to rest");
+        let door = fleet.doors.values_mut().find(|door| door.slot == 0).expect("a holder");
+        door.round = Some(Round {
+            height: 11_000,
+            active: true,
+            request: Some(Start::default()),
+            ..Round::default()
+        });
+        fleet.facts.window = window;
+        fleet.cut_power("n1");
+        fleet.now_ms += 10_000;
+        // What a board remembers of the exam: nobody else was heard in it.
+        let mut observed = fleet.observe();
+        let round = observed.live.values().find_map(|live| live.round.clone()).expect("one");
+        observed.rounds.insert(observed.node_id(0), vec![round]);
+        let desired = decide::decide(&observed);
+        let promoted = desired
+            .slots
+            .iter()
+            .flat_map(|slot| &slot.steps)
+            .find_map(|step| match step {
+                Step::Promote(promote) if promote.slot == 0 => Some(promote.running.is_some()),
+                Step::Promote(_) | Step::Demote(_) | Step::Change(_) => None,
+            });
+        assert_eq!(promoted, Some(goes_on), "{window:?}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rollout::RolloutStatus;
 use crate::references::UidReference;
 
 /// Who holds which slot. Written by the operator; the assignment itself is the slot's EndpointSlice.
@@ -17,6 +18,12 @@ pub struct ModelDeploymentStatus {
     /// Revision new pods get: ten hex digits of the pod template's hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
+    /// A change of the pods that is under way, or was rolled back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutStatus>,
+    /// From a pod's creation to its first rehearsal, seconds: the largest of late, fading slowly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_seconds: Option<i64>,
     /// Slots that a pod holds.
     #[serde(default)]
     pub assigned_slots: i32,
@@ -67,6 +74,9 @@ pub struct SlotStatus {
     /// Machine of that pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,
+    /// Revision of that pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     /// Generation of the assignment; the fence.
     #[serde(default)]
     pub generation: i64,

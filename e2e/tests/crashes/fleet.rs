@@ -30,6 +30,8 @@ pub fn wanted(world: &World<'_>) -> Result<Vec<Value>> {
     let deployment = objects::of_kind(&mut all, "ModelDeployment")?;
     deployment["spec"]["slots"] = json!(SLOTS);
     deployment["spec"]["spares"] = json!(SPARES);
+    // No exam comes by that a canary could wait for.
+    deployment["spec"]["rollout"] = json!({"canarySlots": 0});
     deployment["spec"]["engine"]["native"]["maxNoncesPerSecond"] = json!(5);
     // No agent tells of GPUs here.
     deployment["spec"]["gpusPerReplica"] = json!(0);

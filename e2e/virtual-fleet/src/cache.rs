@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crds::{GonkaHost, GpuNode, ModelDeployment, SprintRun, SprintSchedule, labels};
+use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -35,6 +36,7 @@ pub struct Caches {
     services: Table<Service>,
     slices: Table<EndpointSlice>,
     budgets: Table<PodDisruptionBudget>,
+    templates: Table<ControllerRevision>,
     accounts: Table<ServiceAccount>,
     config_maps: Table<ConfigMap>,
     /// Machines.
@@ -87,6 +89,7 @@ impl Caches {
             Kind::Service => set(&mut self.services, id, value),
             Kind::EndpointSlice => set(&mut self.slices, id, value),
             Kind::PodDisruptionBudget => set(&mut self.budgets, id, value),
+            Kind::ControllerRevision => set(&mut self.templates, id, value),
             Kind::ServiceAccount => set(&mut self.accounts, id, value),
             Kind::ConfigMap => set(&mut self.config_maps, id, value),
             Kind::Node => set(&mut self.nodes, id, value),
@@ -107,6 +110,7 @@ impl Caches {
             Kind::Service => self.services.clear(),
             Kind::EndpointSlice => self.slices.clear(),
             Kind::PodDisruptionBudget => self.budgets.clear(),
+            Kind::ControllerRevision => self.templates.clear(),
             Kind::ServiceAccount => self.accounts.clear(),
             Kind::ConfigMap => self.config_maps.clear(),
             Kind::Node => self.nodes.clear(),
@@ -195,6 +199,7 @@ impl Caches {
             services: listed(&self.services, &list(Kind::Service)),
             slices: listed(&self.slices, &list(Kind::EndpointSlice)),
             budgets: listed(&self.budgets, &list(Kind::PodDisruptionBudget)),
+            templates: listed(&self.templates, &list(Kind::ControllerRevision)),
         }
     }
 
@@ -244,6 +249,17 @@ impl Objects for Caches {
 
     fn budget(&self, namespace: &str, name: &str) -> Option<Arc<PodDisruptionBudget>> {
         self.budgets.get(&place(namespace, name)).cloned()
+    }
+
+    fn templates(&self, deployment: &ModelDeployment) -> Vec<Arc<ControllerRevision>> {
+        of(&self.templates, deployment)
+    }
+
+    fn runs(&self, namespace: &str, host: &str) -> Vec<Arc<SprintRun>> {
+        let of_host = |run: &&Arc<SprintRun>| {
+            run.metadata.namespace.as_deref() == Some(namespace) && run.spec.host_ref.name == host
+        };
+        self.runs.values().filter(of_host).cloned().collect()
     }
 
     fn account(&self, namespace: &str) -> Option<Arc<ServiceAccount>> {

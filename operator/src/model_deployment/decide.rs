@@ -5,11 +5,14 @@
 //! | `spec` | may this spec be acted upon, and if not, every reason |
 //! | `world` | who holds which slot, what each pod is good for, which exam generates |
 //! | `planner`, `takeover`, `pods` | which pod should hold which slot, which pods to make and delete |
+//! | `release` | whose turn it is when a rollout has no spares |
 //! | `handoff`, `slices` | how a slot changes hands: demote, slice, promote |
 //! | `rehearsal`, `readiness`, `status` | what has been proven |
+//! | `rollout`, `canary`, `records`, `rollout_status` | which revision pods come to have, and the way back |
 //! | `due` | when the clock alone changes the answer |
 //! | `revision`, `services`, `pdb`, `trust`, `objects` | what children look like |
 
+mod canary;
 mod due;
 mod handoff;
 mod objects;
@@ -17,8 +20,12 @@ mod pdb;
 mod planner;
 mod pods;
 mod readiness;
+mod records;
 mod rehearsal;
+mod release;
 mod revision;
+mod rollout;
+mod rollout_status;
 mod services;
 mod slices;
 mod spec;
@@ -78,6 +85,7 @@ pub fn decide(seen: &Observed) -> Desired {
     let mut slots = slot_steps(&world, &plan);
     slots.extend(strays(&world, &holders, &generations));
     let mut changes = trust::changes(seen);
+    changes.extend(records::changes(&world));
     changes.extend(pdb::change(seen));
     changes.extend(services::changes(seen, plan.slots.keys().copied()));
     changes.extend(pod_changes(&world, &plan, &holders));
@@ -231,8 +239,8 @@ fn pod_changes(world: &World<'_>, plan: &Plan, holders: &BTreeMap<String, i32>) 
         })
     }));
     if plan.create > 0 {
-        let template = revision::template(seen);
-        changes.extend((0..plan.create).map(|_| revision::create(seen, &template, &world.revision)));
+        let made = records::of_new_pods(world, plan.create).into_iter();
+        changes.extend(made.map(|(revision, template)| revision::create(seen, &template, &revision)));
     }
     changes
 }
@@ -259,6 +267,10 @@ fn notices(world: &World<'_>, plan: &Plan) -> Vec<Change> {
             objects::notice(world.seen, warning, "SlotMoved", note)
         })
         .collect();
+    if let Some(why) = world.rollout.failure.as_ref().filter(|_| !world.rollout.remembered) {
+        let note = format!("revision {}: {why}", world.rollout.wanted);
+        notices.push(objects::notice(world.seen, true, "RolloutFailed", note));
+    }
     if let Some(why) = &plan.breaker
         && !was(world.seen, ConditionType::Stalled, Reason::BreakerTripped)
     {
@@ -311,6 +323,7 @@ fn teardown(seen: &Observed) -> Desired {
             .iter()
             .map(|budget| Change::Delete(Deletion::of(budget, None))),
     );
+    changes.extend(records::all(seen));
     Desired {
         changes,
         ..Desired::default()

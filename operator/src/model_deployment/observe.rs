@@ -9,6 +9,7 @@ mod live;
 mod machines;
 mod objects;
 mod pods;
+mod rollout;
 
 pub use live::{of_report, significant};
 pub use objects::{Objects, Stores};
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use crds::{ModelDeployment, labels};
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -44,6 +46,8 @@ pub struct Children {
     pub slices: Vec<Arc<EndpointSlice>>,
     /// Disruption budgets.
     pub budgets: Vec<Arc<PodDisruptionBudget>>,
+    /// Pod templates on record.
+    pub templates: Vec<Arc<ControllerRevision>>,
 }
 
 /// The world could not be read.
@@ -165,8 +169,12 @@ pub fn assemble(
         machines: BTreeMap::new(),
         live: BTreeMap::new(),
         rounds: BTreeMap::new(),
+        templates: BTreeMap::new(),
+        exams: Vec::new(),
         revision: None,
     };
+    observed.templates = rollout::templates(&objects.templates(deployment), observed.uid());
+    observed.exams = rollout::exams(&observed, || objects.runs(&namespace, &deployment.spec.host_ref.name));
     set_pods(&mut observed, &objects.pods(deployment));
     observed.machines = machines::all(objects, &observed);
     hear(surroundings, &mut observed);
@@ -185,6 +193,8 @@ pub fn replace_children(observed: &mut Observed, fresh: Children, surroundings: 
         .into_iter()
         .find(|budget| budget.name_any() == deployment.name_any())
         .map(|budget| budget.as_ref().clone());
+    let templates: Vec<Arc<ControllerRevision>> = of(fresh.templates, &deployment).collect();
+    observed.templates = rollout::templates(&templates, observed.uid());
     observed.now_ms = surroundings.now_ms;
     hear(surroundings, observed);
 }
@@ -210,6 +220,7 @@ pub async fn refresh(context: &Context, doors: &Doors, observed: &mut Observed) 
         services: list(client, &deployment).await?,
         slices: list(client, &deployment).await?,
         budgets: list(client, &deployment).await?,
+        templates: list(client, &deployment).await?,
     };
     if is_behind(observed, &fresh) {
         return Err(Error::Behind {

@@ -67,6 +67,12 @@ pub struct Observed {
     /// Rounds of the exam at hand by DAPI node id, whoever held it.
     #[serde(default)]
     pub rounds: BTreeMap<String, Vec<Round>>,
+    /// Pod templates on record, by revision.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub templates: BTreeMap<String, TemplateSeen>,
+    /// Exams of the host that judge a rollout, the earliest first; nothing while none is under way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exams: Vec<ExamSeen>,
     /// Revision of the pod template, where it is known already: it follows from the rest, and costs more than all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
@@ -292,6 +298,55 @@ pub struct Rehearsed {
     pub error: String,
     /// Artifacts, base64 of little-endian fp16, by nonce.
     pub artifacts: BTreeMap<i32, String>,
+}
+
+/// A pod template on record: a ControllerRevision.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct TemplateSeen {
+    /// UID of the record.
+    pub uid: String,
+    /// Its number: later ones are larger.
+    pub number: i64,
+    /// The template, as it was written.
+    pub template: serde_json::Value,
+}
+
+/// An exam as a rollout reads it, out of its SprintRun.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ExamSeen {
+    /// Name of the record.
+    pub name: String,
+    /// First height of generation.
+    pub height: i64,
+    /// When generation began, not later, Unix milliseconds.
+    pub began_ms: i64,
+    /// Slots that were examined and heard, by DAPI node id. Nothing is here of those that the network left on inference.
+    pub slots: BTreeMap<String, ExaminedSlot>,
+    /// All others together: a record names the worst 64 only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unnamed: Option<Unnamed>,
+}
+
+/// Slots that a record counts and does not name.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Unnamed {
+    /// How many.
+    pub slots: usize,
+    /// What they should have computed and did, together.
+    pub sum: ExaminedSlot,
+}
+
+/// One slot in one exam.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ExaminedSlot {
+    /// Nonces expected.
+    pub expected: i64,
+    /// Nonces computed.
+    pub measured: i64,
 }
 
 /// State of the golden ConfigMap.

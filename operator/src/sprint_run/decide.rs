@@ -105,7 +105,7 @@ fn status(observed: &Observed, slots: &[SlotRecord]) -> SprintRunStatus {
     });
     let mut status = SprintRunStatus {
         gates: gates(observed, &before),
-        slots: record::worst(slots),
+        slots: record::worst(observed, slots),
         ratio_histogram: record::histogram(slots),
         early_share: record::early_share(observed).or(before.early_share),
         votes: votes.or(before.votes),

@@ -86,6 +86,8 @@ pub struct Expectation {
     pub pod_uid: String,
     /// Rehearsed or learned rate; absent when none is known.
     pub nonces_per_minute: Option<i64>,
+    /// The first with a new revision: the record shows it whatever it lost.
+    pub canary: bool,
     /// At some moment fewer engines were up than expected.
     pub engines_missing: bool,
     /// The operator door did not answer at the end of generation.

@@ -197,11 +197,20 @@ pub fn histogram(slots: &[SlotRecord]) -> Vec<i32> {
     if any { classes } else { Vec::new() }
 }
 
-/// The 64 slots that lost most, worst first.
-pub fn worst(slots: &[SlotRecord]) -> Vec<SlotRecord> {
+/// The 64 slots that lost most, worst first. Of a canary a rollout wants to know whatever it lost.
+pub fn worst(observed: &Observed, slots: &[SlotRecord]) -> Vec<SlotRecord> {
+    let canaries: BTreeSet<&String> = observed
+        .watched
+        .slots
+        .iter()
+        .filter(|slot| slot.canary)
+        .map(|slot| &slot.node_id)
+        .collect();
+    let loss = |slot: &SlotRecord| (std::cmp::Reverse(shortfall(slot)), slot.node_id.clone());
     let mut slots = slots.to_vec();
-    slots.sort_by_key(|slot| (std::cmp::Reverse(shortfall(slot)), slot.node_id.clone()));
+    slots.sort_by_key(|slot| (!canaries.contains(&slot.node_id), loss(slot)));
     slots.truncate(64);
+    slots.sort_by_key(loss);
     slots
 }
 

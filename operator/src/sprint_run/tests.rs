@@ -57,6 +57,26 @@ fn a_large_host_shows_its_worst_slots_and_counts_all() {
     assert!(bytes <= 32 * 1024, "{bytes} bytes");
 }
 
+#[test]
+fn a_canary_is_in_the_record_of_a_large_host_though_it_lost_nothing() {
+    let mut slots = vec![(100, 90, 90, 90); 199];
+    slots.push((100, 100, 100, 100));
+    let mut observed = sprint(&slots);
+    observed.phase = Phase::Committed;
+    let names = |observed: &Observed| {
+        let status = decide(observed).status.expect("a status");
+        assert_eq!(status.slots.len(), 64);
+        status.slots.into_iter().map(|slot| slot.node_id).collect::<Vec<_>>()
+    };
+    assert!(!names(&observed).contains(&"a1b2c3-qwen-199".to_owned()));
+    observed.watched.slots[199].canary = true;
+    assert_eq!(
+        names(&observed).last().map(String::as_str),
+        Some("a1b2c3-qwen-199"),
+        "the worst come first"
+    );
+}
+
 /// A Sprint of slots as (expected, generated, accepted, committed).
 fn sprint(slots: &[(i64, u64, u64, i64)]) -> Observed {
     let id = |slot: usize| format!("a1b2c3-qwen-{slot}");

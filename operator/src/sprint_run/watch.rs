@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crds::model_deployment::RolloutState;
 use crds::references::ExamKind;
 use crds::sprint_run::Gate;
 use crds::sprint_schedule::Margins;
@@ -181,6 +182,9 @@ fn expectations(seen: &Seen<'_>) -> Vec<Expectation> {
     let mut expectations = Vec::new();
     for deployment in &seen.deployments {
         let status = deployment.status.as_ref();
+        let rollout = status
+            .and_then(|status| status.rollout.as_ref())
+            .filter(|rollout| rollout.state == RolloutState::Canary);
         for index in 0..deployment.spec.slots.clamp(0, 512) {
             let id = node_id(seen.install_id, deployment, index);
             if !registered
@@ -199,6 +203,8 @@ fn expectations(seen: &Seen<'_>) -> Vec<Expectation> {
                     .map(|pod| pod.uid.clone())
                     .unwrap_or_default(),
                 nonces_per_minute: slot.and_then(|slot| slot.nonces_per_minute),
+                canary: rollout
+                    .is_some_and(|rollout| slot.is_some_and(|slot| slot.revision.as_ref() == Some(&rollout.revision))),
                 ..Expectation::default()
             });
         }

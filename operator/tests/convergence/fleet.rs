@@ -13,7 +13,8 @@ use operator::facts::{Facts, Pace};
 use operator::model_deployment::decide::{self, Desired, Step};
 use operator::model_deployment::observe;
 use operator::model_deployment::observed::{
-    Install, Link, Live, Machine, Observed, Rehearsed, Round, Schedule, Start, Told,
+    ExamSeen, ExaminedSlot, Install, Link, Live, Machine, Observed, Rehearsed, Round, Schedule, Start, TemplateSeen,
+    Told,
 };
 use serde_json::{Value, json};
 
@@ -53,6 +54,10 @@ pub struct Fleet {
     /// Objects by kind and name.
     pub objects: BTreeMap<(String, String), Value>,
     pub doors: BTreeMap<String, Door>,
+    /// Exams as their records tell of them.
+    pub exams: Vec<ExamSeen>,
+    /// What a rehearsal of a weights' tag comes to, by tag: thousandths of a nonce per second, or why it fails.
+    pub engines: BTreeMap<String, Result<u64, String>>,
     /// Everything written, as `verb Kind name`.
     pub log: Vec<String>,
     counter: u32,
@@ -105,6 +110,8 @@ impl Fleet {
             pods: BTreeMap::new(),
             objects: BTreeMap::new(),
             doors: BTreeMap::new(),
+            exams: Vec::new(),
+            engines: BTreeMap::new(),
             log: Vec::new(),
             counter: 0,
         }
@@ -161,6 +168,8 @@ impl Fleet {
             machines: self.machines.clone(),
             live,
             rounds: BTreeMap::new(),
+            templates: self.templates(),
+            exams: self.exams.clone(),
             revision: None,
         };
         for (uid, live) in &observed.live {
@@ -175,6 +184,62 @@ impl Fleet {
             }
         }
         observed
+    }
+
+    fn templates(&self) -> BTreeMap<String, TemplateSeen> {
+        let records = self
+            .objects
+            .iter()
+            .filter(|((kind, _), _)| kind == "ControllerRevision");
+        records
+            .map(|(_, record)| {
+                let revision = record["metadata"]["labels"][crds::labels::REVISION].as_str();
+                let seen = TemplateSeen {
+                    uid: record["metadata"]["uid"].as_str().unwrap_or_default().to_owned(),
+                    number: record["revision"].as_i64().unwrap_or_default(),
+                    template: record["data"].clone(),
+                };
+                (revision.expect("a record names its revision").to_owned(), seen)
+            })
+            .collect()
+    }
+
+    /// Tag of the weights a pod was made with.
+    pub fn weights(&self, pod: &str) -> String {
+        let spec = self.pods[pod].spec.as_ref().expect("a pod has a spec");
+        let command = spec.containers[0].command.clone().unwrap_or_default();
+        let weights = command.iter().find(|word| word.starts_with("recipe:"));
+        let tag = weights.and_then(|weights| weights.rsplit(':').next());
+        tag.expect("the command names weights").to_owned()
+    }
+
+    fn engine(&self, pod: &str) -> Result<u64, String> {
+        self.engines.get(&self.weights(pod)).cloned().unwrap_or(Ok(5_000))
+    }
+
+    /// An exam goes by in which slots computed so many thousandths of what was expected, as `part` says of their weights' tag.
+    /// The network leaves `preserved` on inference.
+    pub fn hold_exam(&mut self, preserved: &[i32], part: impl Fn(&str) -> i64) {
+        let began_ms = self.now_ms;
+        let observed = self.observe();
+        let rows = observed.slices.values().filter_map(|slice| {
+            let slot = slice.metadata.labels.as_ref()?[crds::labels::SLOT].parse().ok()?;
+            let holder = decide::assignment(slice)
+                .holder
+                .filter(|holder| !preserved.contains(&slot) && self.pods.contains_key(&holder.name))?;
+            let (expected, measured) = (1_000, part(&self.weights(&holder.name)));
+            Some((observed.node_id(slot), ExaminedSlot { expected, measured }))
+        });
+        let height = 13_000 + i64::try_from(self.exams.len()).expect("few");
+        let exam = ExamSeen {
+            name: format!("ours-sprint-{height}"),
+            height,
+            began_ms,
+            slots: rows.collect(),
+            unnamed: None,
+        };
+        self.exams.push(exam);
+        self.now_ms += 60_000;
     }
 
     fn live(door: &Door) -> Live {
@@ -257,11 +322,16 @@ impl Fleet {
             self.write(change);
         }
         for rehearsal in &desired.rehearsals {
+            // It may have been deleted in the same pass.
+            if !self.pods.contains_key(&rehearsal.pod) {
+                continue;
+            }
+            let engine = self.engine(&rehearsal.pod);
             if let Some(door) = self.doors.get_mut(&rehearsal.pod_uid).filter(|door| door.reachable) {
                 door.rehearsal = Some(Rehearsed {
                     time_ms: self.now_ms,
-                    rate_milli: 5_000,
-                    error: String::new(),
+                    rate_milli: engine.clone().unwrap_or_default(),
+                    error: engine.err().unwrap_or_default(),
                     artifacts: rehearsal
                         .nonces
                         .iter()

@@ -1,5 +1,6 @@
 //! What this process hears of the API server: changes, lists, and watches that break.
 
+use crds::ModelDeploymentStatus;
 use network_simulator::virtual_time::door::Door;
 use strum::VariantArray as _;
 
@@ -46,6 +47,11 @@ impl Operator {
                 self.wake(ground, door, Controller::Records, 200);
             }
             Kind::SprintRun => {
+                let mut deployments = self.caches.deployments.values();
+                let waits = |status: &ModelDeploymentStatus| status.rollout.is_some();
+                if deployments.any(|deployment| deployment.status.as_ref().is_some_and(waits)) {
+                    self.wake(ground, door, Controller::Deployment, 50);
+                }
                 self.wake(ground, door, Controller::Host, 300);
                 self.wake(ground, door, Controller::Records, 200);
             }
@@ -58,6 +64,7 @@ impl Operator {
             | Kind::Service
             | Kind::EndpointSlice
             | Kind::PodDisruptionBudget
+            | Kind::ControllerRevision
             | Kind::ServiceAccount
             | Kind::ConfigMap => self.wake(ground, door, Controller::Deployment, 50),
         }

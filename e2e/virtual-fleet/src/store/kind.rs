@@ -25,6 +25,8 @@ pub enum Kind {
     EndpointSlice,
     /// A deployment's disruption budget.
     PodDisruptionBudget,
+    /// A pod template on record.
+    ControllerRevision,
     /// Account of slot pods.
     ServiceAccount,
     /// Keys.

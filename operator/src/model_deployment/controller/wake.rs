@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crds::gonka_host::Registration;
 use crds::references::{Stage, Window};
-use crds::{GonkaHost, ModelDeployment, SprintSchedule, labels};
+use crds::{GonkaHost, ModelDeployment, SprintRun, SprintSchedule, labels};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
@@ -62,6 +62,8 @@ pub fn start(context: &Context, wake: &Wake, tasks: &mut JoinSet<&'static str>) 
         services: cached(client, with_role(labels::ROLE_SLOT), watches.child(), tasks),
         slices: cached(client, with_role(labels::ROLE_SLOT), watches.child(), tasks),
         budgets: cached(client, with_role(labels::ROLE_SLOT_POD), watches.child(), tasks),
+        templates: cached(client, with_role(labels::ROLE_SLOT_POD), watches.child(), tasks),
+        runs: cached_for(client, (all(), watches.examined()), news(run_part), tasks),
         accounts: cached(client, named(SLOT_ACCOUNT), watches.neighbours(), tasks),
         trust: cached(client, named(TRUST_CONFIG_MAP), watches.neighbours(), tasks),
         nodes: cached(client, all(), watches.on_machine(&pods), tasks),
@@ -105,6 +107,16 @@ pub fn host_part(host: &GonkaHost) -> HostPart {
 /// What a deployment depends on of its host's schedule: the spec.
 pub fn schedule_part(schedule: &SprintSchedule) -> (Option<String>, Option<i64>) {
     (schedule.metadata.uid.clone(), schedule.metadata.generation)
+}
+
+/// What a rollout depends on of a record: what each slot should have computed, and did.
+pub type RunPart = Vec<(String, bool, Option<i64>, Option<i64>)>;
+
+/// What a deployment depends on of an exam's record.
+pub fn run_part(run: &SprintRun) -> RunPart {
+    let rows = run.status.iter().flat_map(|status| &status.slots);
+    rows.map(|row| (row.node_id.clone(), row.preserved, row.expected, row.measured))
+        .collect()
 }
 
 /// Whether an object differs from the last of its name in the part that matters.
@@ -224,6 +236,25 @@ impl Watches {
             let namespace = object.and_then(ResourceExt::namespace);
             for deployment in this.deployments.state() {
                 if object.is_none() || deployment.namespace() == namespace {
+                    this.wake(ObjectRef::from_obj(deployment.as_ref()));
+                }
+            }
+        }
+    }
+
+    /// Every deployment of the host that a record is of, if a rollout waits there: nobody else asks for records.
+    fn examined(&self) -> impl Fn(Option<&SprintRun>) + Send + 'static {
+        let this = self.clone();
+        move |run| {
+            for deployment in this.deployments.state() {
+                let is_examined = |run: &SprintRun| {
+                    run.namespace() == deployment.namespace() && run.spec.host_ref.name == deployment.spec.host_ref.name
+                };
+                let waits = deployment
+                    .status
+                    .as_ref()
+                    .is_some_and(|status| status.rollout.is_some());
+                if waits && run.is_none_or(is_examined) {
                     this.wake(ObjectRef::from_obj(deployment.as_ref()));
                 }
             }

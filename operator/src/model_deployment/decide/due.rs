@@ -30,6 +30,7 @@ pub fn again_after(world: &World<'_>, plan: &Plan, acts: bool) -> Option<i64> {
         waits.push(PENDING_MILLIS);
     }
     let until = |at: i64| Some(at - world.seen.now_ms).filter(|wait| *wait > 0);
+    waits.extend(rehearsal::repeats(world).filter_map(until));
     waits.extend(
         world
             .seen

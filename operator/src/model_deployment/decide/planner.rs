@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::pods::{self, Removal};
+use super::rollout::{self, Stage};
 use super::takeover::{self, Bench, Cause};
 use super::world::{Assignment, Holder, World};
 use crate::gate::{ActionKind, Verdict};
@@ -15,8 +16,10 @@ pub enum Rollout {
     Done,
     /// Under way.
     Running,
-    /// Its owner holds it.
-    Paused,
+    /// The canary waits for its exam.
+    Canary,
+    /// Its owner holds it, or something speaks against it.
+    Held,
     /// The gate says not now; why.
     Window(String),
     /// No rehearsed spare of the wanted revision.
@@ -217,7 +220,8 @@ impl Draft<'_, '_> {
             .map(|(slot, cause)| (*slot, *cause))
             .collect();
         self.plan.rollout = self.rollout_idle();
-        if causes.is_empty() {
+        // While pods change their revision a spare may be on trial.
+        if causes.is_empty() && self.plan.rollout == Rollout::Done {
             wishes.extend(self.bench.crowded(&self.plan.slots).map(|slot| (slot, Cause::Crowded)));
         }
         if wishes.is_empty() {
@@ -234,13 +238,10 @@ impl Draft<'_, '_> {
         if !self.plan.moves.is_empty() {
             return;
         }
-        for (slot, cause) in wishes {
+        for (slot, cause) in self.in_turn(wishes) {
             if cause == Cause::ScaledDown {
                 self.vacate(slot, cause);
                 return;
-            }
-            if !self.world.may_move(slot) {
-                continue;
             }
             let moved = self.move_to_spare(slot, cause);
             if cause == Cause::Rollout {
@@ -259,10 +260,29 @@ impl Draft<'_, '_> {
             .pods
             .values()
             .any(|pod| pod.revision != self.world.revision && !pod.leaving);
-        match (stale, self.world.seen.deployment.spec.rollout.paused) {
+        let progress = &self.world.rollout;
+        let waits = progress.stage == Stage::Canary && !progress.has_room(progress.updated_slots);
+        match (stale, progress.is_held()) {
+            (_, false) if waits => Rollout::Canary,
             (false, _) => Rollout::Done,
-            (true, true) => Rollout::Paused,
+            (true, true) => Rollout::Held,
             (true, false) => Rollout::Running,
         }
+    }
+
+    /// Wishes that may come true, and of a rollout's only those of one failure domain. A pod that is not even of the revision
+    /// before comes first.
+    fn in_turn(&self, wishes: Vec<(i32, Cause)>) -> Vec<(i32, Cause)> {
+        let turn = |slot: &i32| rollout::turn(self.world, *slot);
+        let may = |slot: i32, cause: Cause| cause == Cause::ScaledDown || self.world.may_move(slot);
+        let (mut rolling, mut others): (Vec<_>, Vec<_>) = wishes
+            .into_iter()
+            .filter(|(slot, cause)| may(*slot, *cause))
+            .partition(|(_, cause)| *cause == Cause::Rollout);
+        rolling.sort_by_key(|(slot, _)| (turn(slot), *slot));
+        let first = rolling.first().map(|(slot, _)| turn(slot));
+        rolling.retain(|(slot, _)| Some(turn(slot)) == first);
+        others.extend(rolling);
+        others
     }
 }

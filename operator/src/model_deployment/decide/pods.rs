@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::planner::{Plan, Rollout};
+use super::release;
 use super::world::{Health, World};
 use crate::gate::{ActionKind, Verdict};
 use crate::model_deployment::observed::PodSeen;
@@ -78,6 +79,9 @@ pub fn plan(world: &World<'_>, plan: &mut Plan) {
         live = surplus(world, &holders, counted - wanted);
     } else if counted == wanted {
         live = stale_spare(world, plan, &holders).into_iter().collect();
+        if live.is_empty() {
+            live.extend(release::next(world, plan));
+        }
     }
     withhold_mass_deletion(world, plan, &mut live);
     plan.remove.extend(live);
@@ -166,19 +170,18 @@ fn stale_spare(world: &World<'_>, plan: &mut Plan, holders: &BTreeMap<String, i3
     if unproven_successor || !plan.moves.is_empty() {
         return None;
     }
-    let paused = world.seen.deployment.spec.rollout.paused;
     let (name, pod) = world.seen.pods.iter().find(|(name, pod)| {
         let excluded = world.machine(pod).is_some_and(|machine| machine.excluded);
         free(name)
             && matches!(world.health(pod), Health::Usable | Health::Starting)
-            && (excluded || (pod.revision != world.revision && !paused))
+            && (excluded || world.rollout.is_stale(&pod.revision))
     })?;
     // A pod that never came up has nothing to lose. One that is ready did, whether we hear it or not.
     if pod.ready || world.health(pod) == Health::Usable {
         let verdict = world.ask(ActionKind::Spare, world.spare_lead_millis());
         plan.asked.push((ActionKind::Spare, verdict));
         if let Verdict::Wait { reason, .. } | Verdict::Deny { reason } = verdict {
-            if plan.rollout != Rollout::Done {
+            if matches!(plan.rollout, Rollout::Running | Rollout::Spare) {
                 plan.rollout = Rollout::Window(reason.to_string());
             }
             return None;

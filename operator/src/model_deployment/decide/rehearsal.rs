@@ -203,12 +203,21 @@ fn says(live: &Live, reason: Reason) -> bool {
     live.not_ready.iter().any(|said| said == name)
 }
 
+/// When rehearsals that failed, or did not prove the way back, may be tried again.
+pub fn repeats(world: &World<'_>) -> impl Iterator<Item = i64> {
+    let open = world.seen.pods.iter().filter(|(name, pod)| is_open(world, name, pod));
+    let live = open.filter_map(|(_, pod)| world.live(pod)?.rehearsal.as_ref());
+    live.map(|rehearsed| rehearsed.time_ms + RETRY_MILLIS)
+}
+
+fn is_open(world: &World<'_>, name: &str, pod: &PodSeen) -> bool {
+    matches!(world.proof(name), Proof::Failed(_))
+        || world.live(pod).is_some_and(|live| says(live, Reason::CallbackUnproven))
+}
+
 /// True when the clock alone will make a rehearsal due.
 pub fn pending(world: &World<'_>) -> bool {
-    world.seen.pods.iter().any(|(name, pod)| {
-        matches!(world.proof(name), Proof::Failed(_))
-            || world.live(pod).is_some_and(|live| says(live, Reason::CallbackUnproven))
-    })
+    world.seen.pods.iter().any(|(name, pod)| is_open(world, name, pod))
 }
 
 /// The round of a rehearsal and its nonces: golden ones where they are, else fixed ones.

@@ -13,6 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::planner::{Plan, Rollout};
 use super::readiness::{self, Judgement};
 use super::rehearsal::Proof;
+use super::rollout_status;
 use super::services;
 use super::spec::Problem;
 use super::world::{Health, World};
@@ -53,6 +54,11 @@ fn status(world: &World<'_>, plan: Option<&Plan>, problems: &[Problem]) -> Model
         } else {
             previous.revision
         },
+        rollout: match plan {
+            Some(plan) => rollout_status::status(world, plan),
+            None => previous.rollout,
+        },
+        load_seconds: rollout_status::load_seconds(world),
         assigned_slots: count(slots.iter().filter(|slot| slot.pod_ref.is_some()).count()),
         sprint_ready_slots: count(
             judged
@@ -93,6 +99,7 @@ fn slot_status(world: &World<'_>, slot: i32, judgement: &Judgement) -> SlotStatu
         node_name: held
             .map(|(_, pod)| pod.node_name.clone())
             .filter(|name| !name.is_empty()),
+        revision: held.map(|(_, pod)| pod.revision.clone()),
         generation: assignment.generation,
         state: judgement.state,
         reasons: judgement.reasons.iter().map(ToString::to_string).collect(),
@@ -182,7 +189,7 @@ fn conditions(
         }
         Some(plan) => {
             progress(&mut conditions, world, plan, spares);
-            rolled_out(&mut conditions, world, plan);
+            rollout_status::condition(&mut conditions, world, plan);
         }
     }
     conditions
@@ -357,30 +364,6 @@ fn progress(conditions: &mut Conditions, world: &World<'_>, plan: &Plan, spares:
             ConditionStatus::False,
             Reason::AsExpected,
             "progress needs no help",
-        ),
-    }
-}
-
-fn rolled_out(conditions: &mut Conditions, world: &World<'_>, plan: &Plan) {
-    let kind = ConditionType::RolledOut;
-    match &plan.rollout {
-        Rollout::Done if world.seen.pods.is_empty() => {
-            conditions.set(kind, ConditionStatus::Unknown, Reason::Pending, "there is no pod yet");
-        }
-        Rollout::Done => conditions.set_true(kind, format!("every pod has revision {}", world.revision)),
-        Rollout::Running => conditions.set_false(
-            kind,
-            Reason::InProgress,
-            format!("revision {} goes through the spares", world.revision),
-        ),
-        Rollout::Paused => conditions.set_false(kind, Reason::Paused, "spec.rollout.paused is true"),
-        Rollout::Window(why) => {
-            conditions.set_false(kind, Reason::WaitingForWindow, format!("the window gate says {why}"));
-        }
-        Rollout::Spare => conditions.set_false(
-            kind,
-            Reason::WaitingForSpare,
-            format!("no spare of revision {} has rehearsed", world.revision),
         ),
     }
 }

@@ -145,7 +145,7 @@ pub fn cause(world: &World<'_>, slot: i32, assignment: &Assignment) -> Option<Ca
     {
         return Some(Cause::Maintenance);
     }
-    (!world.seen.deployment.spec.rollout.paused && pod.revision != world.revision).then_some(Cause::Rollout)
+    world.rollout.is_stale_in_slot(&pod.revision).then_some(Cause::Rollout)
 }
 
 /// When the exam began, if this slot is examined in it and has not moved in it yet: an exam moves a slot once.
@@ -317,7 +317,7 @@ impl<'w, 'a> Bench<'w, 'a> {
         (
             if world.loaded(pod) { proof } else { 0 },
             world.loaded(pod),
-            pod.revision == world.revision,
+            pod.revision == world.rollout.trusted(),
             held,
             std::cmp::Reverse(load),
         )

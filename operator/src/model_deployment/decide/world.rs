@@ -9,6 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::rehearsal::{self, Proof};
 use super::revision;
+use super::rollout::Progress;
 use crate::gate::{Action, ActionKind, HostState, Verdict, verdict};
 use crate::model_deployment::observed::{Link, Live, Machine, Observed, Phase, PodSeen};
 
@@ -71,8 +72,10 @@ pub struct ExamNow {
 pub struct World<'a> {
     /// The snapshot.
     pub seen: &'a Observed,
-    /// Revision new pods get.
+    /// Revision that pods come to have.
     pub revision: String,
+    /// How far a change of the pods is.
+    pub rollout: Progress,
     /// Assignment of every slot that the spec wants or a slice exists for.
     pub slots: BTreeMap<i32, Assignment>,
     /// What each connected pod's rehearsal is worth, by pod name.
@@ -86,14 +89,18 @@ pub struct World<'a> {
 impl<'a> World<'a> {
     /// Reads the snapshot.
     pub fn of(seen: &'a Observed) -> Self {
-        Self {
+        let mut world = Self {
             seen,
+            rollout: Progress::default(),
             revision: seen.revision.clone().unwrap_or_else(|| revision::of(seen)),
             slots: assignments(seen),
             proofs: rehearsal::proofs(seen),
             exam: exam_now(seen),
             numbers: seen.node_nums(),
-        }
+        };
+        world.rollout = Progress::of(&world);
+        world.revision = world.rollout.target().to_owned();
+        world
     }
 
     /// Number DAPI gave a slot; absent until it is registered.
@@ -314,10 +321,12 @@ fn exam_now(seen: &Observed) -> Option<ExamNow> {
             preserved: exam.preserved_node_ids.clone(),
         });
     }
-    // The chain may be out of sight; what the slots do is not. What a silent one did last tells nothing of now.
+    // The chain may be out of sight or behind; what the slots do is not. What one did when it was last heard says nothing once
+    // the chain shows no exam.
+    let in_sight = seen.facts.window != Window::Unknown && !seen.facts.is_stale(seen.now_ms);
     seen.live
         .values()
-        .filter(|live| live.link == Link::Connected)
+        .filter(|live| !in_sight || live.link == Link::Connected)
         .filter_map(|live| live.round.as_ref())
         .filter(|round| round.active)
         .map(|round| round.height)

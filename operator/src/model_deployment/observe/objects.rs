@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::{GonkaHost, GpuNode, ModelDeployment, SprintSchedule};
+use crds::{GonkaHost, GpuNode, ModelDeployment, SprintRun, SprintSchedule};
+use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -31,6 +32,10 @@ pub trait Objects {
     fn slices(&self, of: &ModelDeployment) -> Vec<Arc<EndpointSlice>>;
     /// A disruption budget.
     fn budget(&self, namespace: &str, name: &str) -> Option<Arc<PodDisruptionBudget>>;
+    /// Pod templates on record with the deployment's label.
+    fn templates(&self, of: &ModelDeployment) -> Vec<Arc<ControllerRevision>>;
+    /// Records of a host's exams.
+    fn runs(&self, namespace: &str, host: &str) -> Vec<Arc<SprintRun>>;
     /// The ServiceAccount of slot pods.
     fn account(&self, namespace: &str) -> Option<Arc<ServiceAccount>>;
     /// The ConfigMap with keys.
@@ -60,6 +65,10 @@ pub struct Stores {
     pub slices: Store<EndpointSlice>,
     /// Disruption budgets of deployments.
     pub budgets: Store<PodDisruptionBudget>,
+    /// Pod templates on record.
+    pub templates: Store<ControllerRevision>,
+    /// Records of exams.
+    pub runs: Store<SprintRun>,
     /// ServiceAccounts of slot pods.
     pub accounts: Store<ServiceAccount>,
     /// ConfigMaps with keys.
@@ -90,6 +99,8 @@ impl Stores {
         self.services.wait_until_ready().await?;
         self.slices.wait_until_ready().await?;
         self.budgets.wait_until_ready().await?;
+        self.templates.wait_until_ready().await?;
+        self.runs.wait_until_ready().await?;
         self.accounts.wait_until_ready().await?;
         self.trust.wait_until_ready().await?;
         self.nodes.wait_until_ready().await?;
@@ -130,6 +141,15 @@ impl Objects for Stores {
 
     fn budget(&self, namespace: &str, name: &str) -> Option<Arc<PodDisruptionBudget>> {
         self.budgets.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    fn templates(&self, of: &ModelDeployment) -> Vec<Arc<ControllerRevision>> {
+        children(&self.templates, of)
+    }
+
+    fn runs(&self, namespace: &str, host: &str) -> Vec<Arc<SprintRun>> {
+        self.runs
+            .state_filter(|run| run.metadata.namespace.as_deref() == Some(namespace) && run.spec.host_ref.name == host)
     }
 
     fn account(&self, namespace: &str) -> Option<Arc<ServiceAccount>> {
