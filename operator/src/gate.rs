@@ -87,6 +87,17 @@ pub enum Verdict {
     },
 }
 
+impl Verdict {
+    /// The answer and why not, without its numbers; the reason is empty with `Allow`.
+    pub fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Allow { .. } => ("Allow", ""),
+            Self::Wait { reason, .. } => ("Wait", reason.into()),
+            Self::Deny { reason } => ("Deny", reason.into()),
+        }
+    }
+}
+
 /// Why not.
 #[derive(
     Clone,
@@ -162,11 +173,7 @@ pub fn budget(host: &HostState) -> i32 {
 
 /// Counts an answer.
 pub fn count(metrics: &Metrics, action: ActionKind, verdict: Verdict) {
-    let (name, reason): (&str, &str) = match verdict {
-        Verdict::Allow { .. } => ("Allow", ""),
-        Verdict::Wait { reason, .. } => ("Wait", reason.into()),
-        Verdict::Deny { reason } => ("Deny", reason.into()),
-    };
+    let (name, reason) = verdict.words();
     metrics
         .gate_verdicts_total
         .with_label_values(&[action.into(), name, reason])

@@ -23,20 +23,12 @@ struct Lines {
 /// An answer without its numbers: a budget that moves by a basis point is no news.
 type Answer = (&'static str, &'static str);
 
-fn answer(verdict: Verdict) -> Answer {
-    match verdict {
-        Verdict::Allow { .. } => ("Allow", ""),
-        Verdict::Wait { reason, .. } => ("Wait", reason.into()),
-        Verdict::Deny { reason } => ("Deny", reason.into()),
-    }
-}
-
 impl History {
     /// Writes down an answer that differs from the last one to the same question. `who` asked: a deployment or a machine.
     pub fn tell(&self, who: &str, action: ActionKind, verdict: Verdict, now_ms: i64) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let action: &'static str = action.into();
-        let answer = answer(verdict);
+        let answer = verdict.words();
         if all.last.insert((who.to_owned(), action), answer) == Some(answer) {
             return;
         }

@@ -1,9 +1,11 @@
 //! What the gate knows of a host, from its objects. Pure.
 
-use crds::GonkaHost;
+use std::collections::BTreeMap;
+
 use crds::gonka_host::{AllowInInference, ExamSummary};
 use crds::references::Window;
 use crds::sprint_schedule::Margins;
+use crds::{GonkaHost, ModelDeployment};
 
 use super::HostState;
 
@@ -37,6 +39,23 @@ pub fn state(host: &GonkaHost, margins: &Margins, parts: &[Part]) -> HostState {
         drain_millis: i64::from(margins.drain_seconds) * 1000,
         ready_by_millis: i64::from(margins.ready_by_seconds) * 1000,
     }
+}
+
+/// Weight of each slot of a deployment: nonces a minute, as rehearsed; a slot that has no figure counts as the others' mean, and as
+/// one where none has.
+pub fn weights(object: &ModelDeployment) -> BTreeMap<i32, i64> {
+    let slots = object.status.iter().flat_map(|status| &status.slots);
+    let rates: BTreeMap<i32, Option<i64>> = slots
+        .map(|slot| (slot.index, slot.nonces_per_minute.filter(|rate| *rate > 0)))
+        .collect();
+    let known: Vec<i64> = rates.values().filter_map(|rate| *rate).collect();
+    let mean = i64::try_from(known.len())
+        .ok()
+        .filter(|count| *count > 0)
+        .map_or(1, |count| known.iter().sum::<i64>() / count);
+    (0..object.spec.slots)
+        .map(|slot| (slot, rates.get(&slot).copied().flatten().unwrap_or(mean)))
+        .collect()
 }
 
 /// Basis points that `some` are of `all`, rounded up.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crds::gpu_node::MaintenanceStage;
 use crds::labels;
-use crds::model_deployment::{SlotState, SpareState};
+use crds::model_deployment::{SlotState, SlotStatus, SpareState};
 use crds::{GonkaHost, GpuNode, ModelDeployment, SprintSchedule};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -190,24 +190,8 @@ fn deployment(object: &ModelDeployment) -> Deployment {
             .filter(|spare| spare.state == SpareState::Ready)
             .filter_map(|spare| spare.node_name.clone())
             .collect(),
-        weights: weights(object),
+        weights: host::weights(object),
     }
-}
-
-/// Nonces a minute, as rehearsed; a slot that has no figure counts as the others' mean, and as one where none has.
-fn weights(object: &ModelDeployment) -> BTreeMap<i32, i64> {
-    let slots = object.status.iter().flat_map(|status| &status.slots);
-    let rates: BTreeMap<i32, Option<i64>> = slots
-        .map(|slot| (slot.index, slot.nonces_per_minute.filter(|rate| *rate > 0)))
-        .collect();
-    let known: Vec<i64> = rates.values().filter_map(|rate| *rate).collect();
-    let mean = i64::try_from(known.len())
-        .ok()
-        .filter(|count| *count > 0)
-        .map_or(1, |count| known.iter().sum::<i64>() / count);
-    (0..object.spec.slots)
-        .map(|slot| (slot, rates.get(&slot).copied().flatten().unwrap_or(mean)))
-        .collect()
 }
 
 fn host_seen(
@@ -233,9 +217,10 @@ fn host_seen(
         .iter()
         .filter(|object| object.namespace() == namespace && object.spec.host_ref.name == host.name_any())
         .flat_map(|object| {
-            let status = object.status.clone().unwrap_or_default();
-            weights(object).into_iter().map(move |(index, weight)| {
-                let slot = status.slots.iter().find(|slot| slot.index == index);
+            let slots = object.status.iter().flat_map(|status| &status.slots);
+            let slots: BTreeMap<i32, &SlotStatus> = slots.map(|slot| (slot.index, slot)).collect();
+            host::weights(object).into_iter().map(move |(index, weight)| {
+                let slot = slots.get(&index);
                 Part {
                     weight,
                     healthy: slot

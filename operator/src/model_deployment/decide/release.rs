@@ -84,22 +84,15 @@ fn is_proven(world: &World<'_>, slot: i32) -> bool {
 
 /// The deployment's slots as parts of the host. Where the host has other deployments a part is smaller than it is here.
 fn parts(world: &World<'_>) -> Vec<Part> {
-    let slots = 0..world.seen.deployment.spec.slots;
-    let known: Vec<i64> = slots
-        .clone()
-        .map(|slot| world.last_rate(slot))
-        .filter(|rate| *rate > 0)
-        .collect();
-    let count = i64::try_from(known.len()).unwrap_or(i64::MAX);
-    let mean = known.iter().sum::<i64>().checked_div(count).unwrap_or(1).max(1);
-    slots
-        .map(|slot| {
+    host::weights(&world.seen.deployment)
+        .into_iter()
+        .map(|(slot, weight)| {
             let holder = world.slots.get(&slot).and_then(|slot| slot.holder.as_ref());
             let machine = holder
                 .and_then(|holder| world.pod_of(holder))
                 .and_then(|pod| world.machine(pod));
             Part {
-                weight: Some(world.last_rate(slot)).filter(|rate| *rate > 0).unwrap_or(mean),
+                weight,
                 healthy: is_proven(world, slot),
                 released: machine.is_some_and(|machine| machine.maintenance == Some(MaintenanceStage::Released)),
             }
