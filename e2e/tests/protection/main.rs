@@ -4,6 +4,8 @@
 //! | module | what it asserts |
 //! |---|---|
 //! | [`drain`] | a drain during a Sprint waits, goes on after it, and costs nothing; foreign switches are as they were |
+//! | [`medik8s`] | its NodeHealthCheck is paused while a machine is held, beside what others asked for |
+//! | [`rollout`] | a change of the template goes through an exam and costs none; a bad one goes back; a spare just before a Sprint |
 //! | [`actors`] | who is denied what, and that nothing of strangers is disturbed |
 //! | [`glass`] | who may break the glass, that it is told of, and that it is mended |
 //! | [`absence`] | without the operator, and without its chart, slots run on protected |
@@ -12,6 +14,8 @@ mod absence;
 mod actors;
 mod drain;
 mod glass;
+mod medik8s;
+mod rollout;
 mod world;
 
 use anyhow::Result;
@@ -26,13 +30,17 @@ async fn nobody_takes_a_slot_away_and_maintenance_gets_done() -> Result<()> {
 }
 
 async fn story(world: &World<'_>) -> Result<()> {
-    drain::a_drain_in_a_sprint_waits_and_goes_on(world).await?;
+    let mut exams = vec![drain::a_drain_in_a_sprint_waits_and_goes_on(world).await?];
+    exams.extend(rollout::a_rollout_goes_through_an_epoch(world).await?);
+    rollout::a_revision_that_is_slower_goes_back(world).await?;
+    exams.push(rollout::a_spare_takes_over_just_before_a_sprint(world).await?);
     let lives = world.lives().await?;
     actors::deletions_are_denied(world).await?;
     actors::strangers_are_not_disturbed(world).await?;
     actors::taints_and_preemption_move_nothing(world).await?;
     world.lived_on(&lives).await?;
     tokio::try_join!(
+        world.nothing_was_lost(&exams),
         glass::a_glass_is_broken_by_those_who_may_and_mended(world),
         actors::a_node_object_that_is_gone_takes_no_pod_with_it(world),
     )?;

@@ -1,16 +1,18 @@
 //! The cluster, the charts, the network and the objects of these tests.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use crds::conditions::ConditionType;
-use crds::{GonkaHost, ModelDeployment, labels};
+use crds::{GonkaHost, ModelDeployment, SprintRun, labels};
 use e2e::args::Environment;
 use e2e::fleet::conditions::holds;
 use e2e::fleet::control::Control;
 use e2e::fleet::product::{self, Programs};
 use e2e::fleet::{evidence, objects, repository, until};
+use e2e::harness::process::Cmd;
 use e2e::harness::{Cluster, ClusterId, Options};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
@@ -35,6 +37,8 @@ pub struct World<'a> {
     pub cluster: &'a Cluster,
     pub client: Client,
     pub control: Control,
+    /// The program behind `kubectl gonka`.
+    gonka: PathBuf,
     started: Instant,
 }
 
@@ -49,13 +53,14 @@ where
     Cluster::with_cluster(environment, options, async |cluster| {
         let mut control = None;
         let told = Box::pin(async {
-            let scenario = repository().join("e2e/network-simulator/scenarios/moments.yaml");
+            let scenario = repository().join("e2e/network-simulator/scenarios/protection.yaml");
             let network = product::install(cluster, &programs, &scenario, |_| ()).await?;
             control = Some(network.control.clone());
             let world = World {
                 cluster,
                 client: cluster.client().await?,
                 control: network.control,
+                gonka: environment.target().join("debug/kubectl-gonka"),
                 started,
             };
             // Its owner had set it before any slot came.
@@ -204,6 +209,49 @@ impl World<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// What `kubectl gonka` prints.
+    pub async fn gonka(&self, args: &[&str]) -> Result<String> {
+        Cmd::new(self.gonka.display().to_string())
+            .args(args)
+            .env("KUBECONFIG", self.cluster.kubeconfig())
+            .text()
+            .await
+    }
+
+    /// Every slot's nonces of these Sprints are on chain, and the records blame nobody.
+    pub async fn nothing_was_lost(&self, starts: &[i64]) -> Result<()> {
+        for start in starts {
+            self.it_counted(*start).await?;
+        }
+        Ok(())
+    }
+
+    async fn it_counted(&self, start: i64) -> Result<()> {
+        let runs: Api<SprintRun> = Api::namespaced(self.client.clone(), "gonka");
+        let run = until("the record of the Sprint", Duration::from_secs(150), async || {
+            let all = runs.list(&ListParams::default()).await?.items;
+            let sealed = all
+                .into_iter()
+                .find(|run| run.spec.poc_start_height == start)
+                .filter(|run| run.status.as_ref().is_some_and(|status| status.sealed_time.is_some()));
+            Ok(sealed.ok_or_else(|| "it is not sealed".to_owned()))
+        })
+        .await?;
+        let status = run.status.context("a record without status")?;
+        let totals = status.totals.clone().context("no totals")?;
+        // A commit more or less at the very end is the network's own measure, and nobody's doing here.
+        let counts = totals.committed > 0
+            && totals.committed * 100 >= totals.accepted * 95
+            && totals.measured * 100 >= totals.expected * 90;
+        ensure!(
+            status.takeovers.is_empty() && counts,
+            "Sprint {start}: {totals:?}, {:?}",
+            status.takeovers
+        );
+        self.say(&format!("Sprint {start}: {totals:?}"));
+        Ok(())
     }
 
     /// Waits for an Event with this reason about this object.
