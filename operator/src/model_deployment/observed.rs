@@ -192,6 +192,8 @@ pub struct Live {
     pub slot: i32,
     /// Generation it holds it with; 0 = none.
     pub generation: i64,
+    /// Since when it says so, Unix milliseconds.
+    pub held_since_ms: i64,
     /// Generation it refused a promote with: it has seen a higher one.
     pub fence: i64,
     /// Its chain door is open.

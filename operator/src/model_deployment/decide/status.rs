@@ -347,12 +347,9 @@ fn progress(conditions: &mut Conditions, world: &World<'_>, plan: &Plan, spares:
         .take(NAMED)
         .collect();
     match &plan.breaker {
-        Some(why) => conditions.set(
-            ConditionType::Stalled,
-            ConditionStatus::True,
-            Reason::BreakerTripped,
-            why.clone(),
-        ),
+        Some((reason, why)) => {
+            conditions.set(ConditionType::Stalled, ConditionStatus::True, *reason, why.clone());
+        }
         None if !failed.is_empty() => conditions.set(
             ConditionType::Stalled,
             ConditionStatus::True,
