@@ -73,6 +73,12 @@ pub struct ModelDeploymentSpec {
     #[serde(default = "default_one")]
     #[schemars(range(min = 0, max = 128))]
     pub spares: i32,
+    /// What starts of exams are spread over, milliseconds, 0 to 2000. Each slot waits a part of it after its start request that its
+    /// number says, so that not all GPUs of a rack go to full power in one moment. Costs half of it per slot on average: 1000 of a
+    /// Sprint of three minutes is 0.3 % of the weight. Default 0. Can change; pods are rolled out.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 2000))]
+    pub start_stagger_millis: i32,
     /// `Enrolled` (default): slots are examined. `Reserve`: pods serve only.
     #[serde(default)]
     pub enrollment: Enrollment,
