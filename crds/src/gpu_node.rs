@@ -276,6 +276,9 @@ pub struct Gpu {
     /// Whether confidential compute is on. Absent when not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confidential_compute: Option<bool>,
+    /// Power limit in force, watts: what the GPU draws at most, and draws in a Sprint. Absent when not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_limit_watts: Option<i32>,
     /// Verdict over the findings.
     pub health: GpuHealth,
     /// What the rules found. At most 16, keyed by rule.

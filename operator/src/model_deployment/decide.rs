@@ -10,6 +10,7 @@
 //! | `rehearsal`, `readiness`, `status` | what has been proven |
 //! | `rollout`, `canary`, `records`, `rollout_status` | which revision pods come to have, and the way back |
 //! | `contradiction` | facts that cannot all be true, which hold what may wait |
+//! | `power` | what racks draw when a Sprint begins |
 //! | `due` | when the clock alone changes the answer |
 //! | `revision`, `services`, `pdb`, `trust`, `objects` | what children look like |
 
@@ -21,6 +22,7 @@ mod objects;
 mod pdb;
 mod planner;
 mod pods;
+mod power;
 mod readiness;
 mod records;
 mod rehearsal;
@@ -92,6 +94,7 @@ pub fn decide(seen: &Observed) -> Desired {
     changes.extend(services::changes(seen, plan.slots.keys().copied()));
     changes.extend(pod_changes(&world, &plan, &holders));
     changes.extend(notices(&world, &plan));
+    changes.extend(power::notices(&world));
     changes.extend(status::change(&world, Some(&plan), &problems));
     Desired {
         again_after_ms: due::again_after(&world, &plan, !slots.is_empty()),

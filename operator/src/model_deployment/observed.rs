@@ -171,6 +171,9 @@ pub struct Machine {
     pub excluded: bool,
     /// Failure domain; the Node's own name when the label is missing.
     pub domain: String,
+    /// Sum of the power limits of its GPUs, watts; absent when no GPU tells one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watts: Option<i64>,
     /// GpuNode condition GpusHealthy; absent when not known.
     pub gpus_healthy: Option<bool>,
     /// Names of blocking findings that nobody declared harmless.

@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use super::planner::{Plan, Rollout};
+use super::power;
 use super::readiness::{self, Judgement};
 use super::rehearsal::Proof;
 use super::rollout_status;
@@ -59,6 +60,7 @@ fn status(world: &World<'_>, plan: Option<&Plan>, problems: &[Problem]) -> Model
             None => previous.rollout,
         },
         load_seconds: rollout_status::load_seconds(world),
+        power: power::above(world),
         assigned_slots: count(slots.iter().filter(|slot| slot.pod_ref.is_some()).count()),
         sprint_ready_slots: count(
             judged

@@ -15,7 +15,10 @@ fn starts_are_staggered_only_where_somebody_wants_it() {
     let mut spread = seen();
     spread.deployment.spec.start_stagger_millis = 500;
     let words = command(&spread);
-    let flag = words.iter().position(|word| word == "--start-stagger").expect("the flag");
+    let flag = words
+        .iter()
+        .position(|word| word == "--start-stagger")
+        .expect("the flag");
     assert_eq!(words[flag + 1], "500ms");
     assert_ne!(of(&plain), of(&spread), "pods are rolled out");
 }
