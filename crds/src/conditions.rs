@@ -180,8 +180,10 @@ pub enum Reason {
     CrdPruned,
     /// It is not proven that the old signer is gone.
     FencingUnproven,
-    /// Too much would change at once; a person must re-arm.
+    /// Too much would change at once, or facts contradict each other; a person looks and re-arms.
     BreakerTripped,
+    /// The API server's objects are older than what slots report; a person looks and re-arms.
+    ObjectsOlder,
     /// No slot holds its pod.
     SlotUnassigned,
     /// The sample is older than it may be, or the agent is gone.

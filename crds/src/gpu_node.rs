@@ -80,6 +80,34 @@ pub struct Maintenance {
     #[serde(default = "Maintenance::half_an_hour")]
     #[schemars(range(min = 1, max = 10080))]
     pub expected_minutes: i32,
+    /// Hours of the day in which the work is best done. Windows in them go before others; they forbid none: a wish waits for
+    /// them for a day at most, and not at all when no window falls into them. Optional. Can change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preferred: Option<PreferredHours>,
+}
+
+/// Hours of every day, on a clock of people.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.from != self.until").message("preferred hours begin and end at different times"))]
+pub struct PreferredHours {
+    /// When they begin, `HH:MM`.
+    #[schemars(regex(pattern = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"))]
+    pub from: String,
+    /// When they end, `HH:MM`; on the next day when it is before `from`.
+    #[schemars(regex(pattern = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"))]
+    pub until: String,
+    /// Time zone by its IANA name, for example `Asia/Almaty`. Default `UTC`. With a zone that is not known the hours are left out
+    /// of account, and the answer says so.
+    #[serde(default = "PreferredHours::utc")]
+    #[schemars(length(min = 1, max = 64))]
+    pub time_zone: String,
+}
+
+impl PreferredHours {
+    fn utc() -> String {
+        "UTC".to_owned()
+    }
 }
 
 impl Maintenance {
@@ -95,6 +123,7 @@ impl Default for Maintenance {
             reason: None,
             not_after_time: None,
             expected_minutes: Self::half_an_hour(),
+            preferred: None,
         }
     }
 }
@@ -247,6 +276,9 @@ pub struct Gpu {
     /// Whether confidential compute is on. Absent when not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confidential_compute: Option<bool>,
+    /// Power limit in force, watts: what the GPU draws at most, and draws in a Sprint. Absent when not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_limit_watts: Option<i32>,
     /// Verdict over the findings.
     pub health: GpuHealth,
     /// What the rules found. At most 16, keyed by rule.

@@ -35,8 +35,10 @@ pub const PREVIOUS_VALUES: &str = "fleet.gonka.ai/previous-values";
 pub const BREAK_GLASS: &str = "fleet.gonka.ai/break-glass";
 /// When [`BREAK_GLASS`] is taken off again, RFC 3339; written by the operator when it first sees the reason.
 pub const BREAK_GLASS_UNTIL: &str = "fleet.gonka.ai/break-glass-until";
-/// On a GonkaHost: closes a tripped circuit breaker; the value is the reason.
+/// On a GonkaHost: closes a tripped circuit breaker for a while; the value is the reason.
 pub const REARM: &str = "fleet.gonka.ai/rearm";
+/// When [`REARM`] is taken off again, RFC 3339; written by the operator when it first sees the reason.
+pub const REARM_UNTIL: &str = "fleet.gonka.ai/rearm-until";
 
 /// `endpointslice.kubernetes.io/managed-by` of the slices the operator writes.
 pub const SLICE_MANAGED_BY: &str = "fleet.gonka.ai";

@@ -6,7 +6,7 @@ mod status;
 
 pub use overlay::{EnvVar, OverlayMount, OverlayVolume, PodOverlay, VolumeKind};
 pub use rollout::{RolloutState, RolloutStatus};
-pub use status::{ModelDeploymentStatus, SlotState, SlotStatus, SpareState, SpareStatus};
+pub use status::{ModelDeploymentStatus, PowerDomain, SlotState, SlotStatus, SpareState, SpareStatus};
 
 use std::collections::BTreeMap;
 
@@ -73,6 +73,12 @@ pub struct ModelDeploymentSpec {
     #[serde(default = "default_one")]
     #[schemars(range(min = 0, max = 128))]
     pub spares: i32,
+    /// What starts of exams are spread over, milliseconds, 0 to 2000. Each slot waits a part of it after its start request that its
+    /// number says, so that not all GPUs of a rack go to full power in one moment. Costs half of it per slot on average: 1000 of a
+    /// Sprint of three minutes is 0.3 % of the weight. Default 0. Can change; pods are rolled out.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 2000))]
+    pub start_stagger_millis: i32,
     /// `Enrolled` (default): slots are examined. `Reserve`: pods serve only.
     #[serde(default)]
     pub enrollment: Enrollment,
@@ -306,6 +312,16 @@ pub struct Placement {
     #[serde(default = "default_failure_domain")]
     #[schemars(length(min = 1, max = 317))]
     pub failure_domain_key: String,
+    /// Power that the machines with slots of this deployment in one failure domain (a rack, say) may draw together, watts: what
+    /// their feed bears without what else hangs on it. In a Sprint every GPU draws its limit in the same moment; where the sum is
+    /// above this, status.power and an Event say so. Nothing is held back. Optional; can change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub domain_watts: Option<i32>,
+    /// What a machine draws beside its GPUs, watts: processors, fans, switches. Counted once per machine with a slot. Default 0.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub machine_watts: i32,
 }
 
 impl Default for Placement {
@@ -314,6 +330,8 @@ impl Default for Placement {
             node_selector: BTreeMap::new(),
             hardware_profile: None,
             failure_domain_key: default_failure_domain(),
+            domain_watts: None,
+            machine_watts: 0,
         }
     }
 }

@@ -198,6 +198,11 @@ pub struct SprintScheduleStatus {
     /// The chain's upgrade plan. Absent when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrade_plan: Option<UpgradePlan>,
+    /// Upgrades that are voted on: nothing is held back for them before they pass. At most 8, the nearest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["proposal".into()]))]
+    pub upgrade_votes: Vec<UpgradeVote>,
     /// Health of each endpoint of the spec.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 9))]
@@ -226,6 +231,10 @@ pub struct CalendarEntry {
     pub until_time: Time,
     /// Half width of the 99 % interval around `untilTime`, seconds.
     pub error_seconds: i64,
+    /// The governance proposal this window hangs on, of `upgradeVotes`: it comes only when that passes. Absent when the window
+    /// is certain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_passed: Option<i64>,
 }
 
 /// First height of each stage of one epoch.
@@ -347,6 +356,21 @@ pub struct UpgradePlan {
     pub name: String,
     /// Height at which the binaries change.
     pub height: i64,
+}
+
+/// An upgrade of the chain that hosts still vote on.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpgradeVote {
+    /// Id of the governance proposal.
+    pub proposal: i64,
+    /// Name of the upgrade.
+    pub name: String,
+    /// Height at which the binaries would change.
+    pub height: i64,
+    /// When voting ends. Absent when the chain does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub voting_end_time: Option<Time>,
 }
 
 /// Health of one endpoint.

@@ -57,8 +57,14 @@ pub(crate) enum Command {
         /// How long the work takes, drain and reboot included, minutes.
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(i32).range(1..=10080))]
         minutes: i32,
+        /// Hours in which it is best done, `HH:MM-HH:MM`: windows in them go before others for a day.
+        #[arg(long, value_parser = hours)]
+        preferred: Option<(String, String)>,
+        /// Time zone of these hours, for example Asia/Almaty.
+        #[arg(long, default_value = "UTC")]
+        zone: String,
         /// The work is done, or not wanted any more.
-        #[arg(long, conflicts_with_all = ["reason", "minutes"])]
+        #[arg(long, conflicts_with_all = ["reason", "minutes", "preferred", "zone"])]
         done: bool,
         /// Times in UTC instead of this machine's time zone.
         #[arg(long)]
@@ -78,4 +84,42 @@ pub(crate) enum Command {
         #[arg(long)]
         slots: bool,
     },
+}
+
+/// Both ends of `HH:MM-HH:MM`.
+fn hours(text: &str) -> Result<(String, String), String> {
+    let clock = |text: &str| {
+        let (hour, minute) = text.split_once(':')?;
+        let number = |text: &str, limit: u8| {
+            let two = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+            two && text.parse::<u8>().is_ok_and(|number| number < limit)
+        };
+        (number(hour, 24) && number(minute, 60)).then(|| text.to_owned())
+    };
+    text.split_once('-')
+        .and_then(|(from, until)| Some((clock(from)?, clock(until)?)))
+        .filter(|(from, until)| from != until)
+        .ok_or_else(|| "hours are two different times of day, for example 02:00-06:00".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hours_are_two_different_times_of_day() {
+        assert_eq!(hours("22:30-06:00"), Ok(("22:30".to_owned(), "06:00".to_owned())));
+        for wrong in [
+            "02:00",
+            "2:00-6:00",
+            "02:00-24:00",
+            "02:60-03:00",
+            "02:00-02:00",
+            "",
+            "a-b",
+            "02:00-+6:00",
+        ] {
+            assert!(hours(wrong).is_err(), "{wrong}");
+        }
+    }
 }

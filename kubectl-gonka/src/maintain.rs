@@ -22,7 +22,7 @@ pub(crate) async fn wish(client: &Client, machine: &str, wish: &Maintenance) -> 
     // What a wish does not say is taken away, an earlier reason too.
     let patch = json!({"spec": {"maintenance": {
         "state": wish.state, "reason": wish.reason, "notAfterTime": wish.not_after_time,
-        "expectedMinutes": wish.expected_minutes,
+        "expectedMinutes": wish.expected_minutes, "preferred": wish.preferred,
     }}});
     machines
         .patch(machine, &PatchParams::default(), &Patch::Merge(&patch))

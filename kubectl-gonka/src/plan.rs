@@ -15,6 +15,7 @@ pub(crate) fn render(machines: &[GpuNode], deployments: &[ModelDeployment], cloc
         .filter_map(|machine| maintenance(machine, clock))
         .collect();
     lines.extend(deployments.iter().filter_map(|deployment| rollout(deployment, clock)));
+    lines.extend(deployments.iter().flat_map(power));
     if lines.is_empty() {
         return "nothing is planned: every pod has its wanted revision, nobody wishes to work on a machine\n"
             .to_owned();
@@ -103,6 +104,24 @@ fn rollout(deployment: &ModelDeployment, clock: &Clock) -> Option<Line> {
     })
 }
 
+/// Racks that may draw more than was planned.
+fn power(deployment: &ModelDeployment) -> impl Iterator<Item = Line> {
+    let name = format!(
+        "{}/{}",
+        deployment.namespace().unwrap_or_default(),
+        deployment.name_any()
+    );
+    let domains = deployment.status.iter().flat_map(|status| &status.power);
+    domains.map(move |domain| Line {
+        rank: i64::MAX,
+        what: "every GPU at its limit".to_owned(),
+        subject: format!("{} of {name}", domain.domain),
+        state: format!("{} of {} W", domain.watts, domain.limit_watts),
+        when: "each exam".to_owned(),
+        why: "above spec.placement.domainWatts: lower power limits or spread slots".to_owned(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use k8s_openapi::jiff::Timestamp;
@@ -131,6 +150,19 @@ mod tests {
             "status": status,
         }))
         .expect("a deployment")
+    }
+
+    #[test]
+    fn shows_racks_that_may_draw_too_much() {
+        let clock = Clock {
+            now: Timestamp::from_second(1_764_245_000).expect("a time"),
+            zone: TimeZone::UTC,
+        };
+        let status = json!({"power": [{"domain": "r1", "machines": 2, "watts": 13_200, "limitWatts": 12_000}]});
+        let mut hot = deployment("hot", "AsExpected", "", &status);
+        hot.status.as_mut().expect("a status").conditions.clear();
+        let text = render(&[], &[hot], &clock);
+        assert!(text.contains("r1 of gonka/hot  13200 of 12000 W  each exam"), "{text}");
     }
 
     #[test]

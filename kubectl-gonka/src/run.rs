@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use k8s_openapi::jiff::Timestamp;
 use k8s_openapi::jiff::tz::TimeZone;
 
-use crds::gpu_node::{Maintenance, MaintenanceState};
+use crds::gpu_node::{Maintenance, MaintenanceState, PreferredHours};
 
 use crate::args::{Args, Command};
 use crate::clock::Clock;
@@ -51,6 +51,8 @@ pub(crate) async fn run(args: Args, out: &mut impl Write) -> Result<()> {
             machine,
             reason,
             minutes,
+            preferred,
+            zone,
             done,
             utc,
         } => {
@@ -61,7 +63,12 @@ pub(crate) async fn run(args: Args, out: &mut impl Write) -> Result<()> {
                     state: MaintenanceState::Requested,
                     reason,
                     expected_minutes: minutes,
-                    ..Maintenance::default()
+                    preferred: preferred.map(|(from, until)| PreferredHours {
+                        from,
+                        until,
+                        time_zone: zone,
+                    }),
+                    not_after_time: None,
                 }
             };
             maintain::wish(&client, &machine, &wish).await?;

@@ -77,6 +77,15 @@ fn now(schedule: &SprintSchedule, clock: &Clock) -> String {
     if let Some(plan) = &status.upgrade_plan {
         let _infallible = writeln!(text, "  upgrade {} at height {}", plan.name, plan.height);
     }
+    for vote in &status.upgrade_votes {
+        let ends = vote.voting_end_time.as_ref();
+        let ends = ends.map_or_else(|| "an end not told".to_owned(), |end| clock.day(end));
+        let _infallible = writeln!(
+            text,
+            "  upgrade {} at height {} if proposal {} passes; it is voted on until {ends}",
+            vote.name, vote.height, vote.proposal
+        );
+    }
     text
 }
 
@@ -95,7 +104,10 @@ fn ahead(schedule: &SprintSchedule, days: u32, clock: &Clock) -> String {
                 clock.day(&entry.from_time),
                 clock.later(&entry.until_time, &entry.from_time),
                 length(entry),
-                entry.window.to_string(),
+                entry.if_passed.map_or_else(
+                    || entry.window.to_string(),
+                    |proposal| format!("{} if {proposal} passes", entry.window),
+                ),
                 entry.from_height.to_string(),
                 format!("± {}", lasts(entry.error_seconds)),
             ]
@@ -178,7 +190,8 @@ mod tests {
             (Window::Sprint, 186),
             (Window::Validation, 1_300),
             (Window::Green, 640),
-            (Window::Amber, 200_000),
+            (Window::UpgradeFreeze, 5_000),
+            (Window::Amber, 195_000),
         ];
         let calendar: Vec<CalendarEntry> = windows
             .into_iter()
@@ -190,6 +203,7 @@ mod tests {
                     from_time: at(from),
                     until_time: at(from + seconds),
                     error_seconds: (from - 1_764_239_000) / 200,
+                    if_passed: (window == Window::UpgradeFreeze).then_some(112),
                 };
                 from += seconds;
                 entry
@@ -198,7 +212,8 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "apiVersion": "fleet.gonka.ai/v1alpha1", "kind": "SprintSchedule", "metadata": {"name": "mainnet"},
             "spec": {"chainID": "gonka-mainnet", "endpoints": [], "quorum": 2},
-            "status": {"window": "Amber", "calendar": calendar},
+            "status": {"window": "Amber", "calendar": calendar, "upgradeVotes": [
+                {"proposal": 112, "name": "v0.2.18", "height": 352_900_000, "votingEndTime": "2025-11-28T09:00:00Z"}]},
         }))
         .expect("a schedule")
     }

@@ -48,6 +48,12 @@ impl Conditions {
             .map_or(ConditionStatus::Unknown, |(status, ..)| *status)
     }
 
+    /// Reason of one condition, if that is its status.
+    pub fn reason_if(&self, kind: ConditionType, wanted: ConditionStatus) -> Option<Reason> {
+        let (status, reason, _) = self.0.get(&kind)?;
+        (*status == wanted).then_some(*reason)
+    }
+
     /// As Kubernetes wants them. A condition whose status is unchanged keeps its transition time.
     pub fn render(&self, generation: Option<i64>, now: &Time, previous: &[Condition]) -> Vec<Condition> {
         self.0

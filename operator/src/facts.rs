@@ -4,6 +4,8 @@ use crds::references::{ExamKind, Stage, Window};
 use crds::sprint_schedule::{ChainParameters, EndpointState, StageHeights, UpgradePlan};
 use serde::{Deserialize, Serialize};
 
+use crate::chain::answers::Vote;
+
 /// What a quorum of endpoints agrees on at one height. Everything that is not known is absent or `Unknown`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -38,6 +40,8 @@ pub struct Facts {
     pub exam: Option<Exam>,
     /// The chain's upgrade plan.
     pub upgrade: Option<UpgradePlan>,
+    /// Upgrades that are voted on, the nearest first.
+    pub votes: Vec<Vote>,
     /// Network-wide window.
     pub window: Window,
     /// Last Green height; absent outside Green.

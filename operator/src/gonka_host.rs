@@ -6,6 +6,7 @@
 
 pub mod account;
 pub mod apply;
+mod contradiction;
 pub mod decide;
 pub mod observe;
 pub mod observed;

@@ -10,6 +10,7 @@
 //! lose their mark, foreign switches get their previous values, a drain that waited goes on.
 
 pub mod decide;
+pub mod hours;
 pub mod observe;
 pub mod observed;
 pub mod queue;

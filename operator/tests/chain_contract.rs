@@ -424,7 +424,36 @@ fn upgrades() {
     let plan = answers::upgrade_plan(&json!({"plan": {"name": "v0.2.17", "height": "6500000"}}));
     assert_eq!(plan.expect("known").expect("planned").height, 6_500_000);
     assert_eq!(
+        answers::upgrade_votes(&recorded("rest-cosmos_gov_v1_proposals_proposal_status_2__162.json")),
+        Ok(vec![])
+    );
+    assert_eq!(
         answers::last_upgrade(&recorded("rest-last_upgrade_height__162.json")),
         Ok(None)
     );
+}
+
+#[test]
+fn upgrades_among_the_proposals_that_are_voted_on() {
+    let plan = json!({"name": "v0.2.18", "height": "7000000", "info": ""});
+    let proposal = |id: &str, message: Value| json!({"id": id, "status": "PROPOSAL_STATUS_VOTING_PERIOD", "voting_end_time": "2026-11-28T09:00:00.5Z", "messages": [message]});
+    let message = |kind: &str| json!({"@type": kind, "authority": "gonka1…", "plan": plan});
+    let answer = json!({"proposals": [
+        proposal("110", message("/cosmos.upgrade.v1beta1.MsgSoftwareUpgrade")),
+        proposal("111", message("/cosmos.upgrade.v1beta1.MsgCancelUpgrade")),
+        proposal("112", json!({"@type": "/cosmos.gov.v1.MsgExecLegacyContent",
+            "content": message("/cosmos.upgrade.v1beta1.SoftwareUpgradeProposal")})),
+        proposal("113", json!({"@type": "/inference.inference.MsgUpdateParams", "params": {"deep": [1, 2]}})),
+    ]});
+    let votes = answers::upgrade_votes(&answer).expect("a known shape");
+    let told: Vec<(i64, &str, i64, Option<i64>)> = votes
+        .iter()
+        .map(|vote| (vote.proposal, vote.name.as_str(), vote.height, vote.ends_ms))
+        .collect();
+    let end = Some(1_795_856_400_500);
+    assert_eq!(
+        told,
+        [(110, "v0.2.18", 7_000_000, end), (112, "v0.2.18", 7_000_000, end)]
+    );
+    assert!(answers::upgrade_votes(&json!({"proposals": "many"})).is_err());
 }

@@ -24,6 +24,12 @@ pub struct ModelDeploymentStatus {
     /// From a pod's creation to its first rehearsal, seconds: the largest of late, fading slowly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_seconds: Option<i64>,
+    /// Failure domains whose machines with slots may draw more than `spec.placement.domainWatts` in a Sprint, the worst first. At
+    /// most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["domain".into()]))]
+    pub power: Vec<PowerDomain>,
     /// Slots that a pod holds.
     #[serde(default)]
     pub assigned_slots: i32,
@@ -151,4 +157,18 @@ pub enum SpareState {
     #[default]
     #[serde(other)]
     Unknown,
+}
+
+/// A failure domain that may draw more power than its feed bears.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PowerDomain {
+    /// Its name: value of the label `spec.placement.failureDomainKey`.
+    pub domain: String,
+    /// Machines with slots in it.
+    pub machines: i32,
+    /// Sum of the power limits of their GPUs, and `machineWatts` of each, watts.
+    pub watts: i64,
+    /// `domainWatts`.
+    pub limit_watts: i64,
 }

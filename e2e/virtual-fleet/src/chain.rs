@@ -79,7 +79,11 @@ impl Reader {
             read_rpc(door, index, &mut view);
             self.read_rest(door, index, &mut view);
             if rarely {
-                view.apply(News::Upgrade { plan: None, last: None });
+                view.apply(News::Upgrade {
+                    plan: None,
+                    last: None,
+                    votes: None,
+                });
             }
             self.views.insert(name, view);
         }

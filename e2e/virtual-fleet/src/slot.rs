@@ -107,6 +107,7 @@ impl Slot {
             },
             weights_digest: String::new(),
             callback_interval_ms: make.callback_ms,
+            start_stagger: std::time::Duration::ZERO,
             farewell_ms: 15_000,
             stage_ms: make.stage_ms,
             log_format: LogFormat::Json,

@@ -64,6 +64,10 @@ fn build_gpu(verdict: &GpuVerdict, known: &KnownGpu, read: Option<&GpuSample>, n
             .and_then(|slow| slow.mig)
             .map(|mode| mode.current),
         confidential_compute: read.and_then(|gpu| gpu.confidential_compute),
+        power_limit_watts: read
+            .and_then(|gpu| gpu.slow.as_ref())
+            .and_then(|slow| slow.power_limit)
+            .map(|limit| limit.enforced_milliwatts.div_ceil(1000) as i32),
         health: verdict.health,
         findings: verdict
             .findings

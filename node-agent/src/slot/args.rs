@@ -137,6 +137,9 @@ pub struct ServeArgs {
     /// Time between two callbacks ("5s", "800ms").
     #[arg(long, default_value = "5s", value_parser = parse_duration)]
     pub callback_interval: Duration,
+    /// Starts of exams are spread over so much, at most 2 s: each slot waits a part of it that its number says.
+    #[arg(long, default_value = "0s", value_parser = parse_spread)]
+    pub start_stagger: Duration,
     /// Length of the generation stage; a round that nobody stops ends after twice of it.
     #[arg(long, default_value = "186s", value_parser = parse_duration)]
     pub stage_time: Duration,
@@ -170,6 +173,20 @@ pub struct ServeArgs {
 }
 
 /// Reads "5s", "1.5s", "800ms", "3m".
+/// Longest spread of starts: what is spread is missing from a Sprint of three minutes.
+const LONGEST_SPREAD: Duration = Duration::from_secs(2);
+
+fn parse_spread(text: &str) -> Result<Duration, String> {
+    if text == "0s" {
+        return Ok(Duration::ZERO);
+    }
+    let spread = parse_duration(text)?;
+    if spread > LONGEST_SPREAD {
+        return Err(format!("starts are spread over {} s at most", LONGEST_SPREAD.as_secs()));
+    }
+    Ok(spread)
+}
+
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no duration: write 800ms, 5s or 3m");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());

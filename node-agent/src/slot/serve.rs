@@ -26,6 +26,7 @@ pub mod request;
 pub mod round;
 pub mod sender;
 pub mod signal;
+mod stagger;
 pub mod start;
 pub mod state;
 pub mod trust;

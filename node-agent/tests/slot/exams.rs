@@ -3,7 +3,7 @@
 use super::{
     chain_door::{GENERATE, START, STATUS, STOP, start_body},
     dapi::Dapi,
-    pod::{MODEL, Pod, wait},
+    pod::{MODEL, Pod, key, promotion, wait},
     recorded::{call, file, shape},
 };
 use kernels::{
@@ -12,6 +12,7 @@ use kernels::{
     prefill_v2::PrefillV2,
     scheme::{Round, Scheme as _},
 };
+use proto::v1::PromoteRequest;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
@@ -155,6 +156,37 @@ async fn a_newer_exam_goes_before_one_that_was_never_stopped() {
     );
     assert_eq!(pod.post(START, &start_body(&dapi, 145)).await.status, 409);
     assert_eq!(pod.post(START, &newer).await, answer);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_staggered_start_is_answered_at_once_and_computed_a_moment_later() {
+    let (pod, dapi) = (Pod::start_with(&["--start-stagger=2s"]).await, Dapi::start().await);
+    pod.wait_until_ready().await;
+    let promote = PromoteRequest {
+        key: Some(key(1, 1)),
+        ..promotion(1)
+    };
+    pod.promote(promote).await.unwrap();
+    let asked = Instant::now();
+    let answer = pod.post(START, &start_body(&dapi, 145)).await;
+    assert_eq!(answer.status, 200);
+    let answered = asked.elapsed();
+    assert!(
+        answered < Duration::from_millis(900),
+        "DAPI is not kept waiting: {answered:?}"
+    );
+    dapi.wait_for_nonces(8).await;
+    let round = pod.report().await.round.unwrap();
+    // Slot 1 waits half of the spread.
+    let waited = round.first_nonce_ms - round.started_ms;
+    assert!((1_000..2_000).contains(&waited), "{waited} ms");
+    // A start that is stopped before it computes leaves an engine that takes the next one.
+    pod.post(STOP, &json!({})).await;
+    let taken = dapi.taken_nonces().len();
+    assert_eq!(pod.post(START, &start_body(&dapi, 211)).await.status, 200);
+    pod.post(STOP, &json!({})).await;
+    assert_eq!(pod.post(START, &start_body(&dapi, 277)).await.status, 200);
+    dapi.wait_for_nonces(taken + 8).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

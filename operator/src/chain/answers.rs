@@ -2,6 +2,7 @@
 
 use crds::sprint_schedule::{ChainParameters, UpgradePlan};
 use k8s_openapi::jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::parameters;
@@ -9,6 +10,10 @@ use super::shapes::{ShapeError, boolean, integer, known, list, member, required_
 
 /// Most node ids of a preserved snapshot that are kept.
 const MAX_NODES: usize = 100_000;
+
+/// Most proposals that are looked at, and most upgrades among them that are kept.
+const MAX_PROPOSALS: usize = 200;
+const MAX_VOTES: usize = 8;
 
 /// One block.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -83,6 +88,20 @@ pub struct Preserved {
     pub anchor_height: i64,
     /// Node ids of every host, sorted.
     pub node_ids: Vec<String>,
+}
+
+/// An upgrade that is voted on.
+#[derive(Clone, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Vote {
+    /// Id of the proposal.
+    pub proposal: i64,
+    /// Name of the upgrade.
+    pub name: String,
+    /// Height at which the binaries would change.
+    pub height: i64,
+    /// When voting ends, Unix milliseconds; absent when not told.
+    pub ends_ms: Option<i64>,
 }
 
 fn result(answer: &Value) -> Result<&Value, ShapeError> {
@@ -289,6 +308,46 @@ pub fn upgrade_plan(answer: &Value) -> Result<Option<UpgradePlan>, ShapeError> {
         name: text(plan, "name")?,
         height,
     }))
+}
+
+/// Upgrades among the proposals that are voted on, the nearest first; proposals about anything else are not looked into.
+pub fn upgrade_votes(answer: &Value) -> Result<Vec<Vote>, ShapeError> {
+    let mut votes = Vec::new();
+    for proposal in list(answer, "proposals")?.iter().take(MAX_PROPOSALS) {
+        for message in list(proposal, "messages")? {
+            let Some(plan) = planned(message)? else { continue };
+            if let Some(UpgradePlan { name, height }) = upgrade_plan(plan)? {
+                let ends = text(proposal, "voting_end_time")?;
+                votes.push(Vote {
+                    proposal: required_integer(proposal, "id")?,
+                    name,
+                    height,
+                    ends_ms: if ends.is_empty() {
+                        None
+                    } else {
+                        Some(header_time(&ends)?)
+                    },
+                });
+            }
+        }
+    }
+    votes.sort_unstable_by_key(|vote| (vote.height, vote.proposal));
+    votes.dedup_by_key(|vote| vote.proposal);
+    votes.truncate(MAX_VOTES);
+    Ok(votes)
+}
+
+/// What holds the plan in a proposal's message: a message of today, or a content of the days before `gov/v1`.
+fn planned(message: &Value) -> Result<Option<&Value>, ShapeError> {
+    let of = |value: &Value| text(value, "@type");
+    Ok(match of(message)?.as_str() {
+        "/cosmos.upgrade.v1beta1.MsgSoftwareUpgrade" => Some(message),
+        "/cosmos.gov.v1.MsgExecLegacyContent" => match member(message, "content") {
+            Some(content) if of(content)? == "/cosmos.upgrade.v1beta1.SoftwareUpgradeProposal" => Some(content),
+            _ => None,
+        },
+        _ => None,
+    })
 }
 
 /// Reads `last_upgrade_height`; absent when there was none.

@@ -134,6 +134,7 @@ pub fn decide(memory: &Memory, observed: &Observed<'_>) -> Decision {
         chain_id: observed.spec.chain_id.clone(),
         pace: next.pace.pace(),
         upgrade: next.upgrade.clone(),
+        votes: exam::votes(observed),
         quorum: quorum.is_ok(),
         endpoints,
         ..Facts::default()

@@ -247,5 +247,7 @@ async fn read_upgrade(reading: &Reading, inference: &str) {
     let last = last
         .ok()
         .and_then(|answer| answers::last_upgrade(&answer).ok().flatten());
-    reading.tell(News::Upgrade { plan, last }).await;
+    let votes = reading.rest("/cosmos/gov/v1/proposals?proposal_status=2").await;
+    let votes = votes.ok().and_then(|answer| answers::upgrade_votes(&answer).ok());
+    reading.tell(News::Upgrade { plan, last, votes }).await;
 }

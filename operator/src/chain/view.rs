@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crds::sprint_schedule::UpgradePlan;
 
-use super::answers::{Block, Clock, Preserved};
+use super::answers::{Block, Clock, Preserved, Vote};
 
 /// Blocks kept per endpoint; one that told another block than the quorum is distrusted for as long.
 const RECENT: usize = 24;
@@ -57,6 +57,8 @@ pub enum News {
         plan: Option<UpgradePlan>,
         /// Height of the last upgrade.
         last: Option<i64>,
+        /// Upgrades that are voted on; absent when that was not told.
+        votes: Option<Vec<Vote>>,
     },
     /// A request failed.
     Failed(Door, Failure),
@@ -92,6 +94,8 @@ pub struct View {
     pub plan: Option<Option<UpgradePlan>>,
     /// Height of the last upgrade.
     pub last_upgrade: Option<i64>,
+    /// Upgrades that are voted on.
+    pub votes: Vec<Vote>,
     /// CometBFT RPC.
     pub rpc: DoorHealth,
     /// Cosmos REST.
@@ -135,9 +139,12 @@ impl View {
                 self.rest.succeeded();
             }
             News::Preserved(preserved) => self.preserved = preserved,
-            News::Upgrade { plan, last } => {
+            News::Upgrade { plan, last, votes } => {
                 self.plan = Some(plan);
                 self.last_upgrade = last;
+                if let Some(votes) = votes {
+                    self.votes = votes;
+                }
             }
             News::Failed(Door::Rpc, failure) => self.rpc.failed(failure),
             News::Failed(Door::Rest, failure) => self.rest.failed(failure),

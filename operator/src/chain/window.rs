@@ -81,7 +81,7 @@ fn window(inputs: &Inputs<'_>) -> Window {
     if !confirmation_known(inputs) {
         return Window::Unknown;
     }
-    if freeze(inputs).is_some_and(|(first, last)| (first..=last).contains(&height)) {
+    if freeze(inputs.parameters, inputs.upgrade_height).is_some_and(|(first, last)| (first..=last).contains(&height)) {
         return Window::UpgradeFreeze;
     }
     let green = greens(inputs)
@@ -103,11 +103,9 @@ fn confirmation_known(inputs: &Inputs<'_>) -> bool {
 }
 
 /// Heights around an upgrade, both ends included.
-fn freeze(inputs: &Inputs<'_>) -> Option<(i64, i64)> {
-    let margin = inputs.parameters.upgrade_protection_window;
-    inputs
-        .upgrade_height
-        .map(|height| (height.saturating_sub(margin), height.saturating_add(margin)))
+fn freeze(parameters: &ChainParameters, upgrade_height: Option<i64>) -> Option<(i64, i64)> {
+    let margin = parameters.upgrade_protection_window;
+    upgrade_height.map(|height| (height.saturating_sub(margin), height.saturating_add(margin)))
 }
 
 /// Green intervals of this epoch and the first of the next, ascending, both ends included.
@@ -142,7 +140,7 @@ fn greens(inputs: &Inputs<'_>) -> Vec<(i64, i64)> {
             _ => greens.push((first, last)),
         }
     }
-    match freeze(inputs) {
+    match freeze(inputs.parameters, inputs.upgrade_height) {
         Some(frozen) => greens.into_iter().flat_map(|green| without(green, frozen)).collect(),
         None => greens,
     }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crds::conditions::{ConditionType, Reason};
 use crds::gonka_host::{AllowInInference, ExamSummary};
+use crds::labels::REARM;
 use crds::references::Window;
 use crds::sprint_schedule::Margins;
 use crds::{GonkaHost, ModelDeployment};
@@ -30,7 +32,7 @@ pub fn state(host: &GonkaHost, margins: &Margins, parts: &[Part]) -> HostState {
             .status
             .as_ref()
             .is_some_and(|status| status.window == Window::Challenge),
-        breaker_tripped: false,
+        breaker_tripped: tripped(host),
         max_weight_basis_points: disruption.max_weight_basis_points,
         allow_in_amber: disruption.allow_in_inference == AllowInInference::WithinMargin,
         natural_shortfall_basis_points: exams.filter_map(shortfall).max().unwrap_or_default(),
@@ -39,6 +41,24 @@ pub fn state(host: &GonkaHost, margins: &Margins, parts: &[Part]) -> HostState {
         drain_millis: i64::from(margins.drain_seconds) * 1000,
         ready_by_millis: i64::from(margins.ready_by_seconds) * 1000,
     }
+}
+
+/// What is known of the host cannot all be true, and no person has said what to make of it.
+pub fn tripped(host: &GonkaHost) -> bool {
+    let conditions = host.status.iter().flat_map(|status| &status.conditions);
+    let stalled = conditions
+        .into_iter()
+        .find(|condition| condition.type_ == ConditionType::Stalled.to_string());
+    stalled.is_some_and(|stalled| stalled.status == "True" && stalled.reason == Reason::BreakerTripped.to_string())
+        && !armed(host)
+}
+
+/// A person has written down why the breaker is to let something happen.
+pub fn armed(host: &GonkaHost) -> bool {
+    let annotations = host.metadata.annotations.as_ref();
+    annotations
+        .and_then(|annotations| annotations.get(REARM))
+        .is_some_and(|reason| !reason.is_empty())
 }
 
 /// Weight of each slot of a deployment: nonces a minute, as rehearsed; a slot that has no figure counts as the others' mean, and as
@@ -126,6 +146,28 @@ mod tests {
     fn a_released_slot_counts_once() {
         let state = state(&host(&[]), &Margins::default(), &[part(false, true), part(true, false)]);
         assert_eq!((state.unhealthy_basis_points, state.released_basis_points), (0, 5_000));
+    }
+
+    #[test]
+    fn facts_that_contradict_each_other_hold_everything_until_a_person_says_so() {
+        let mut host = host(&[]);
+        assert!(!state(&host, &Margins::default(), &[]).breaker_tripped);
+        let stalled = |reason: &str| {
+            serde_json::json!({"type": "Stalled", "status": "True", "reason": reason, "message": "",
+            "lastTransitionTime": "2026-11-27T12:00:00Z"})
+        };
+        let mut set = |reason: &str| {
+            let condition = serde_json::from_value(stalled(reason)).expect("a condition");
+            host.status.as_mut().expect("a status").conditions = vec![condition];
+            host.clone()
+        };
+        assert!(!tripped(&set("OwnedByAnotherInstall")));
+        let mut host = set("BreakerTripped");
+        assert!(tripped(&host));
+        host.metadata.annotations = Some([(REARM.to_owned(), String::new())].into());
+        assert!(tripped(&host), "an empty reason is none");
+        host.metadata.annotations = Some([(REARM.to_owned(), "I looked".to_owned())].into());
+        assert!(!tripped(&host));
     }
 
     #[test]

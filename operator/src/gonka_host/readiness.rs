@@ -6,6 +6,7 @@ use crds::conditions::{ConditionStatus, ConditionType, Reason};
 use crds::model_deployment::{SlotState, SlotStatus};
 use crds::references::Window;
 
+use super::contradiction;
 use super::observed::Observed;
 use super::plan::Plan;
 use super::slots::{self, Slot};
@@ -69,9 +70,8 @@ pub fn set(observed: &Observed, plan: Option<&Plan>, conditions: &mut Conditions
         .filter(|kind| conditions.status(*kind) != ConditionStatus::True)
         .map(|kind| format!("{kind} is {}", conditions.status(kind)))
         .collect();
-    let stalled = conditions.status(ConditionType::Stalled) == ConditionStatus::True;
-    if stalled {
-        conditions.set_false(ConditionType::Ready, Reason::OwnedByAnotherInstall, "see Stalled");
+    if let Some(reason) = conditions.reason_if(ConditionType::Stalled, ConditionStatus::True) {
+        conditions.set_false(ConditionType::Ready, reason, "see Stalled");
     } else if observed.nodes.value.is_none() {
         conditions.set(
             ConditionType::Ready,
@@ -251,6 +251,9 @@ fn network_faults(observed: &Observed) -> Vec<Fault> {
     {
         let text = format!("DAPI is at height {height}, the chain at {}", facts.height);
         faults.push(bad(Reason::Lagging, text));
+    }
+    if let Some(text) = contradiction::found(observed) {
+        faults.push(bad(Reason::WrongChainID, text));
     }
     if observed.window() == Window::Unknown {
         let why = if facts.problems.is_empty() {

@@ -6,6 +6,7 @@ use crds::conditions::{ConditionStatus, ConditionType, Reason};
 use crds::gonka_host::{Claim, ClaimState, ManagementPolicy};
 use crds::{GonkaHost, GonkaHostStatus};
 
+use super::contradiction;
 use super::observed::Observed;
 use super::plan::{Plan, holds_still};
 use super::readiness;
@@ -334,15 +335,13 @@ fn progress(observed: &Observed, plan: Option<&Plan>, stranger: Option<&str>, co
             observed.install_id
         );
         conditions.set(ConditionType::Stalled, True, Reason::OwnedByAnotherInstall, text);
-    } else if another.is_empty() {
-        conditions.set_false(ConditionType::Stalled, Reason::AsExpected, "");
+    } else if !another.is_empty() {
+        let text = bounded(&another, MAX_MESSAGE);
+        conditions.set(ConditionType::Stalled, True, Reason::OwnedByAnotherInstall, text);
+    } else if let Some(text) = contradiction::found(observed) {
+        conditions.set(ConditionType::Stalled, True, Reason::BreakerTripped, text);
     } else {
-        conditions.set(
-            ConditionType::Stalled,
-            True,
-            Reason::OwnedByAnotherInstall,
-            bounded(&another, MAX_MESSAGE),
-        );
+        conditions.set_false(ConditionType::Stalled, Reason::AsExpected, "");
     }
     let under_way = plan.is_some_and(|plan| !plan.writes.is_empty() || !plan.waiting.is_empty());
     if under_way && stranger.is_none() {

@@ -1,6 +1,6 @@
 //! Golden cases, one test per invalid reason, and what must hold for any DAPI.
 
-mod world;
+pub mod world;
 
 use std::collections::BTreeMap;
 

@@ -1,9 +1,10 @@
-//! Whose turn it is: one failure domain at a time, least weight first; and when the others may expect theirs. Pure.
+//! Whose turn it is: one failure domain at a time, those in their preferred hours and with least weight first; and when the others may expect theirs. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::gpu_node::MaintenanceStage;
 
+use super::hours::{self, Timing};
 use super::observed::{Host, Machine, Observed, PodHere};
 use crate::gate::{Action, ActionKind, GateReason, Verdict, verdict};
 
@@ -23,6 +24,7 @@ pub struct Turn {
 /// One machine in the queue. The order of its fields is the order of the queue.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Place<'a> {
+    timing: Timing,
     slots: usize,
     weight_basis_points: i32,
     minutes: i32,
@@ -60,13 +62,18 @@ pub fn turns(observed: &Observed) -> BTreeMap<String, Turn> {
             places.push(place(observed, name, machine));
         }
     }
-    places.sort_unstable();
     let mut queue = Queue {
         observed,
         busy,
         free_from: busy_until,
         position: 0,
     };
+    for place in &mut places {
+        if let Some(machine) = observed.machines.get(place.name) {
+            place.timing = queue.timing(place, machine);
+        }
+    }
+    places.sort_unstable();
     for place in &places {
         if let Some(machine) = observed.machines.get(place.name) {
             let turn = queue.next(place, machine);
@@ -104,6 +111,7 @@ fn millis(machine: &Machine) -> i64 {
 fn place<'a>(observed: &Observed, name: &'a str, machine: &Machine) -> Place<'a> {
     let answer = machine.gpu_node.as_ref().and_then(|gpu_node| gpu_node.answer.as_ref());
     Place {
+        timing: Timing::Any,
         slots: machine.pods.iter().filter(|pod| pod.slot.is_some()).count(),
         weight_basis_points: by_host(observed, machine).values().copied().max().unwrap_or_default(),
         minutes: minutes(machine),
@@ -159,7 +167,12 @@ impl Queue<'_> {
     fn next(&mut self, place: &Place<'_>, machine: &Machine) -> Turn {
         let domains = domains(self.observed, place.name, machine);
         let mine = self.busy.is_empty() || domains.is_subset(&self.busy);
-        let next = if mine {
+        let next = if let Timing::Later { from_ms, message } = &place.timing {
+            Next::Wait {
+                message: message.clone(),
+                from_ms: Some(*from_ms),
+            }
+        } else if mine {
             self.stands_between(place, machine)
         } else {
             let names: Vec<&str> = self.busy.iter().map(String::as_str).take(3).collect();
@@ -188,6 +201,10 @@ impl Queue<'_> {
             }
             Next::Wait { message, from_ms } => {
                 self.position += 1;
+                let message = match hours::complaint(machine, self.observed.now_ms) {
+                    Some(complaint) => format!("{message}; {complaint}"),
+                    None => message,
+                };
                 let expected_ms = from_ms.map(|from| from.max(self.free_from));
                 if let Some(expected) = expected_ms {
                     self.free_from = expected + millis(machine);
@@ -221,7 +238,7 @@ impl Queue<'_> {
                 Err(wait) => wait,
             };
         }
-        let away = self.load_millis(machine) + millis(machine);
+        let away = self.away_millis(machine);
         match self.ask_all(machine, ActionKind::Release, away) {
             Ok(()) => Next::Release,
             Err(Next::Wait { message, from_ms }) => Next::Wait {
@@ -255,11 +272,20 @@ impl Queue<'_> {
             .collect()
     }
 
-    fn load_millis(&self, machine: &Machine) -> i64 {
-        self.hosts(machine)
-            .map(|host| host.load_millis)
-            .max()
-            .unwrap_or_default()
+    /// From the release until its slots are proven again.
+    fn away_millis(&self, machine: &Machine) -> i64 {
+        let load = self.hosts(machine).map(|host| host.load_millis).max();
+        load.unwrap_or_default() + millis(machine)
+    }
+
+    /// A machine that is being emptied goes on, whatever its hours.
+    fn timing(&self, place: &Place<'_>, machine: &Machine) -> Timing {
+        if machine.stage() == Some(MaintenanceStage::Draining) {
+            return Timing::Any;
+        }
+        let bare = place.slots > 0 && !self.without_spare(machine).is_empty();
+        let needs_millis = bare.then(|| self.away_millis(machine));
+        hours::timing(machine, self.hosts(machine), needs_millis, self.observed.now_ms)
     }
 
     fn hosts(&self, machine: &Machine) -> impl Iterator<Item = &Host> {

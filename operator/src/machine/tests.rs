@@ -1,5 +1,7 @@
 //! Whose turn it is, and that nothing is released that should not be.
 
+mod hours;
+
 use crds::gpu_node::{Maintenance, MaintenanceStage, MaintenanceState};
 use crds::references::Window;
 use crds::sprint_schedule::{ChainParameters, StageHeights};

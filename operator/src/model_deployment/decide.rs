@@ -9,16 +9,20 @@
 //! | `handoff`, `slices` | how a slot changes hands: demote, slice, promote |
 //! | `rehearsal`, `readiness`, `status` | what has been proven |
 //! | `rollout`, `canary`, `records`, `rollout_status` | which revision pods come to have, and the way back |
+//! | `contradiction` | facts that cannot all be true, which hold what may wait |
+//! | `power` | what racks draw when a Sprint begins |
 //! | `due` | when the clock alone changes the answer |
 //! | `revision`, `services`, `pdb`, `trust`, `objects` | what children look like |
 
 mod canary;
+mod contradiction;
 mod due;
 mod handoff;
 mod objects;
 mod pdb;
 mod planner;
 mod pods;
+mod power;
 mod readiness;
 mod records;
 mod rehearsal;
@@ -90,6 +94,7 @@ pub fn decide(seen: &Observed) -> Desired {
     changes.extend(services::changes(seen, plan.slots.keys().copied()));
     changes.extend(pod_changes(&world, &plan, &holders));
     changes.extend(notices(&world, &plan));
+    changes.extend(power::notices(&world));
     changes.extend(status::change(&world, Some(&plan), &problems));
     Desired {
         again_after_ms: due::again_after(&world, &plan, !slots.is_empty()),
@@ -271,10 +276,10 @@ fn notices(world: &World<'_>, plan: &Plan) -> Vec<Change> {
         let note = format!("revision {}: {why}", world.rollout.wanted);
         notices.push(objects::notice(world.seen, true, "RolloutFailed", note));
     }
-    if let Some(why) = &plan.breaker
-        && !was(world.seen, ConditionType::Stalled, Reason::BreakerTripped)
+    if let Some((reason, why)) = &plan.breaker
+        && !was(world.seen, ConditionType::Stalled, *reason)
     {
-        notices.push(objects::notice(world.seen, true, "BreakerTripped", why.clone()));
+        notices.push(objects::notice(world.seen, true, &reason.to_string(), why.clone()));
     }
     notices
 }

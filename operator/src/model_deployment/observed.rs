@@ -171,6 +171,9 @@ pub struct Machine {
     pub excluded: bool,
     /// Failure domain; the Node's own name when the label is missing.
     pub domain: String,
+    /// Sum of the power limits of its GPUs, watts; absent when no GPU tells one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watts: Option<i64>,
     /// GpuNode condition GpusHealthy; absent when not known.
     pub gpus_healthy: Option<bool>,
     /// Names of blocking findings that nobody declared harmless.
@@ -192,6 +195,8 @@ pub struct Live {
     pub slot: i32,
     /// Generation it holds it with; 0 = none.
     pub generation: i64,
+    /// Since when it says so, Unix milliseconds.
+    pub held_since_ms: i64,
     /// Generation it refused a promote with: it has seen a higher one.
     pub fence: i64,
     /// Its chain door is open.

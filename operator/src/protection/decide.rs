@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crds::labels::{BREAK_GLASS, BREAK_GLASS_UNTIL, PROTECTED};
+use crds::labels::{BREAK_GLASS, BREAK_GLASS_UNTIL, PROTECTED, REARM, REARM_UNTIL};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ApiResource;
@@ -34,9 +34,44 @@ pub struct Observed {
     pub targets_before: BTreeSet<String>,
 }
 
-/// An object that may be deleted because a person wrote down why.
+/// What a person sets aside for a while by writing down why.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Seal {
+    /// Protection of the object.
+    Glass,
+    /// The breaker of the GonkaHost.
+    Breaker,
+}
+
+impl Seal {
+    /// Annotations that say why, and until when.
+    pub fn annotations(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Glass => (BREAK_GLASS, BREAK_GLASS_UNTIL),
+            Self::Breaker => (REARM, REARM_UNTIL),
+        }
+    }
+
+    /// Reasons of the Events, and what they say: the words, then why or until when.
+    fn words(self) -> [(&'static str, &'static str); 2] {
+        match self {
+            Self::Glass => [
+                ("GlassBroken", "may be deleted until"),
+                ("GlassMended", "protected again; it was broken for"),
+            ],
+            Self::Breaker => [
+                ("BreakerRearmed", "what the breaker held may happen until"),
+                ("BreakerArmed", "the breaker holds again; it was set aside for"),
+            ],
+        }
+    }
+}
+
+/// An object something of which was set aside because a person wrote down why.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Broken {
+    /// What was set aside.
+    pub seal: Seal,
     /// Kind.
     pub resource: ApiResource,
     /// Absent for cluster-scoped kinds.
@@ -98,7 +133,7 @@ pub fn decide(observed: &Observed) -> Decision {
     let mut changes: Vec<Change> = observed
         .broken
         .iter()
-        .flat_map(|broken| glass(observed, broken))
+        .flat_map(|broken| set_aside(observed, broken))
         .collect();
     changes.extend(observed.marks.iter().map(mark));
     let missing = match &observed.bound {
@@ -141,7 +176,7 @@ pub fn decide(observed: &Observed) -> Decision {
 }
 
 /// A reason begins a time at whose end both annotations are taken off. An end that lies further away is not believed.
-fn glass(observed: &Observed, broken: &Broken) -> Vec<Change> {
+fn set_aside(observed: &Observed, broken: &Broken) -> Vec<Change> {
     let latest = observed.now_ms + observed.broken_millis;
     let until = broken
         .until
@@ -150,27 +185,22 @@ fn glass(observed: &Observed, broken: &Broken) -> Vec<Change> {
         .map(Timestamp::as_millisecond)
         // Written in whole seconds, by a clock that may be another replica's.
         .filter(|until| *until <= latest + 2_000);
+    let (why, limit) = broken.seal.annotations();
+    let [(opened, may), (closed, was)] = broken.seal.words();
     let Some(reason) = &broken.reason else {
-        return vec![patch(broken, &json!({BREAK_GLASS_UNTIL: null}))];
+        return vec![patch(broken, &json!({limit: null}))];
     };
     match until {
         None => {
             let end = Timestamp::from_second(latest / 1000)
                 .unwrap_or(Timestamp::UNIX_EPOCH)
                 .to_string();
-            let note = format!("may be deleted until {end}: {reason}; who did it is in the API server's audit log");
-            vec![
-                patch(broken, &json!({BREAK_GLASS_UNTIL: end})),
-                notice(broken, "GlassBroken", &note),
-            ]
+            let note = format!("{may} {end}: {reason}; who did it is in the API server's audit log");
+            vec![patch(broken, &json!({limit: end})), notice(broken, opened, &note)]
         }
         Some(until) if until <= observed.now_ms => vec![
-            patch(broken, &json!({BREAK_GLASS: null, BREAK_GLASS_UNTIL: null})),
-            notice(
-                broken,
-                "GlassMended",
-                &format!("protected again; it was broken for: {reason}"),
-            ),
+            patch(broken, &json!({why: null, limit: null})),
+            notice(broken, closed, &format!("{was}: {reason}")),
         ],
         Some(_) => Vec::new(),
     }
@@ -236,6 +266,7 @@ mod tests {
 
     fn broken(reason: Option<&str>, until: Option<&str>) -> Broken {
         Broken {
+            seal: Seal::Glass,
             resource: ApiResource::erase::<Pod>(&()),
             namespace: Some("gonka".to_owned()),
             name: "tiny-abc".to_owned(),
@@ -276,6 +307,21 @@ mod tests {
         let last = pass(NOW + 900_000, broken(Some("fire"), Some(end)));
         assert_eq!(annotations(&last), json!({BREAK_GLASS: null, BREAK_GLASS_UNTIL: null}));
         assert!(matches!(&last[1], Change::Event(notice) if notice.reason == "GlassMended"));
+    }
+
+    #[test]
+    fn a_breaker_that_a_person_closed_holds_again_after_a_while() {
+        let breaker = |reason, until| Broken {
+            seal: Seal::Breaker,
+            ..broken(reason, until)
+        };
+        let end = "2023-11-14T22:28:20Z";
+        let first = pass(NOW, breaker(Some("scaled down"), None));
+        assert_eq!(annotations(&first), json!({REARM_UNTIL: end}));
+        assert!(matches!(&first[1], Change::Event(notice) if notice.reason == "BreakerRearmed"));
+        let last = pass(NOW + 900_000, breaker(Some("scaled down"), Some(end)));
+        assert_eq!(annotations(&last), json!({REARM: null, REARM_UNTIL: null}));
+        assert!(matches!(&last[1], Change::Event(notice) if notice.reason == "BreakerArmed"));
     }
 
     #[test]

@@ -1,54 +1,38 @@
 //! Box 2: objects with a broken glass, policies that are bound, pods that somebody tried to take away. Reads only.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use crds::labels::{BREAK_GLASS, BREAK_GLASS_UNTIL, DEPLOYMENT, PROTECTED};
+use crds::labels::{DEPLOYMENT, PROTECTED};
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ApiResource, ListParams};
-use kube::core::PartialObjectMeta;
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
-use super::decide::{Broken, Mark, Target};
+use super::decide::{Broken, Mark, Seal, Target};
 use crate::model_deployment::observe::Stores;
 
-/// Broken glass on everything that is watched anyway.
+/// What was set aside on everything that is watched anyway.
 pub fn watched(stores: &Stores) -> Vec<Broken> {
     let mut broken = Vec::new();
-    broken.extend(stores.pods.state().iter().filter_map(|object| glass(object.as_ref())));
-    broken.extend(
-        stores
-            .services
-            .state()
-            .iter()
-            .filter_map(|object| glass(object.as_ref())),
-    );
-    broken.extend(stores.nodes.state().iter().filter_map(|object| glass(object.as_ref())));
-    broken.extend(
-        stores
-            .gpu_nodes
-            .state()
-            .iter()
-            .filter_map(|object| glass(object.as_ref())),
-    );
-    broken.extend(
-        stores
-            .deployments
-            .state()
-            .iter()
-            .filter_map(|object| glass(object.as_ref())),
-    );
-    broken.extend(stores.hosts.state().iter().filter_map(|object| glass(object.as_ref())));
-    broken.extend(
-        stores
-            .schedules
-            .state()
-            .iter()
-            .filter_map(|object| glass(object.as_ref())),
-    );
+    let glass = Seal::Glass;
+    broken.extend(all(&stores.pods.state(), glass));
+    broken.extend(all(&stores.services.state(), glass));
+    broken.extend(all(&stores.nodes.state(), glass));
+    broken.extend(all(&stores.gpu_nodes.state(), glass));
+    broken.extend(all(&stores.deployments.state(), glass));
+    broken.extend(all(&stores.hosts.state(), glass));
+    broken.extend(all(&stores.schedules.state(), glass));
+    broken.extend(all(&stores.hosts.state(), Seal::Breaker));
     broken
+}
+
+fn all<K: Resource<DynamicType = ()>>(objects: &[Arc<K>], seal: Seal) -> impl Iterator<Item = Broken> {
+    let read = move |object: &Arc<K>| read::<K>(object.meta(), seal);
+    objects.iter().filter_map(read)
 }
 
 /// Objects of people whose mark is not as it should be.
@@ -110,30 +94,24 @@ where
         + std::fmt::Debug,
 {
     let objects = Api::<K>::all(client.clone()).list_metadata(parameters).await?;
-    Ok(objects.items.iter().filter_map(of_metadata::<K>).collect())
+    Ok(objects
+        .items
+        .iter()
+        .filter_map(|object| read::<K>(&object.metadata, Seal::Glass))
+        .collect())
 }
 
-fn of_metadata<K: Resource<DynamicType = ()>>(object: &PartialObjectMeta<K>) -> Option<Broken> {
-    let mut broken = read(&object.metadata)?;
-    broken.resource = ApiResource::erase::<K>(&());
-    Some(broken)
-}
-
-fn glass<K: Resource<DynamicType = ()>>(object: &K) -> Option<Broken> {
-    let mut broken = read(object.meta())?;
-    broken.resource = ApiResource::erase::<K>(&());
-    Some(broken)
-}
-
-fn read(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Option<Broken> {
+fn read<K: Resource<DynamicType = ()>>(metadata: &ObjectMeta, seal: Seal) -> Option<Broken> {
     let annotations = metadata.annotations.as_ref()?;
     let value = |key: &str| annotations.get(key).filter(|value| !value.is_empty()).cloned();
-    let (reason, until) = (value(BREAK_GLASS), value(BREAK_GLASS_UNTIL));
+    let (why, limit) = seal.annotations();
+    let (reason, until) = (value(why), value(limit));
     if (reason.is_none() && until.is_none()) || metadata.deletion_timestamp.is_some() {
         return None;
     }
     Some(Broken {
-        resource: ApiResource::erase::<Pod>(&()),
+        seal,
+        resource: ApiResource::erase::<K>(&()),
         namespace: metadata.namespace.clone(),
         name: metadata.name.clone().unwrap_or_default(),
         uid: metadata.uid.clone().unwrap_or_default(),

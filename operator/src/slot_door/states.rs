@@ -49,6 +49,8 @@ pub struct DoorState {
     pub link: Link,
     /// Since when, Unix milliseconds.
     pub since_ms: i64,
+    /// Since when the pod says that it holds the slot it does, Unix milliseconds.
+    pub held_since_ms: i64,
     /// What a promote said last.
     pub told: Option<Told>,
     /// Generation a promote was refused with.
@@ -201,6 +203,10 @@ impl States {
         let mut news = false;
         self.with(pod_uid, |state| {
             news = state.last.as_ref() != Some(&significant);
+            let held = |live: &Live| (live.slot, live.generation);
+            if state.last.as_ref().map(held) != Some(held(&significant)) {
+                state.held_since_ms = now_ms;
+            }
             state.last = Some(significant);
         });
         news

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use crds::SprintSchedule;
 use crds::conditions::{ConditionStatus, ConditionType, Reason};
 use crds::references::Window;
-use crds::sprint_schedule::{ActiveExam, CalendarEntry, EndpointState, EndpointStatus, SprintScheduleStatus};
+use crds::sprint_schedule::{
+    ActiveExam, CalendarEntry, EndpointState, EndpointStatus, SprintScheduleStatus, UpgradeVote,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::chain::answers::Vote;
 use crate::chain::window::calendar;
 use crate::conditions::{Conditions, whole_seconds};
 use crate::facts::{EndpointFact, Facts};
@@ -58,6 +61,7 @@ pub fn desired(
             seed: Some(exam.seed.clone()).filter(|seed| !seed.is_empty()),
         }),
         upgrade_plan: facts.upgrade.clone(),
+        upgrade_votes: facts.votes.iter().map(vote).collect(),
         endpoints: facts.endpoints.iter().map(endpoint).collect(),
         conditions: conditions.render(object.metadata.generation, now, previous),
     }
@@ -78,9 +82,19 @@ fn calendar_of(facts: &Facts, ready_by_millis: i64) -> Vec<CalendarEntry> {
                 from_time: whole_seconds(from.time_ms),
                 until_time: whole_seconds(until.time_ms),
                 error_seconds: (until.error_ms + 999) / 1000,
+                if_passed: interval.if_passed,
             })
         })
         .collect()
+}
+
+fn vote(vote: &Vote) -> UpgradeVote {
+    UpgradeVote {
+        proposal: vote.proposal,
+        name: vote.name.clone(),
+        height: vote.height,
+        voting_end_time: vote.ends_ms.map(whole_seconds),
+    }
 }
 
 fn endpoint(fact: &EndpointFact) -> EndpointStatus {
@@ -274,7 +288,8 @@ pub fn steady(before: &SprintScheduleStatus, mut after: SprintScheduleStatus, no
         after.next_green_time.clone_from(&before.next_green_time);
     }
     let same_plan = |(old, new): (&CalendarEntry, &CalendarEntry)| {
-        old.window == new.window && close(Some(&old.until_time), Some(&new.until_time), 3_600_000)
+        (old.window, old.if_passed) == (new.window, new.if_passed)
+            && close(Some(&old.until_time), Some(&new.until_time), 3_600_000)
     };
     if before.calendar.len() == after.calendar.len() && before.calendar.iter().zip(&after.calendar).all(same_plan) {
         after.calendar.clone_from(&before.calendar);

@@ -253,6 +253,7 @@ impl Fleet {
             since_ms: door.since_ms,
             slot: door.slot,
             generation: door.generation,
+            held_since_ms: door.since_ms,
             fence: door.fence,
             door_open: door.slot >= 0,
             loaded_model: if door.loaded { MODEL.to_owned() } else { String::new() },

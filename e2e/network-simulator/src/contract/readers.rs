@@ -37,6 +37,9 @@ const READERS: &[(&str, Reader)] = &[
     ("rest-cosmos_upgrade_current_plan", |body, _| {
         shown(chain::upgrade_plan(body))
     }),
+    ("rest-cosmos_gov_v1_proposals_proposal_status_2", |body, _| {
+        shown(chain::upgrade_votes(body))
+    }),
     ("rest-last_upgrade_height", |body, _| shown(chain::last_upgrade(body))),
     ("rest-current_epoch_group_data", |body, host| {
         shown(account::group(body, host))
@@ -133,7 +136,6 @@ const UNREAD: &[&str] = &[
     "rest-cosmos_base_tendermint_syncing",
     "rest-cosmos_feegrant_allowance_COLD_WARM",
     "rest-cosmos_feegrant_issued_COLD",
-    "rest-cosmos_gov_v1_proposals_proposal_status_2",
     "rest-cosmos_slashing_params",
     "rest-cosmos_slashing_signing_infos",
     "rest-devshard_escrow_1",

@@ -3,7 +3,7 @@
 use super::fence::Identity;
 use crate::slot::{args::ServeArgs, telemetry::LogFormat};
 use proto::v1::PrepareRequest;
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// The slot's settings.
 #[derive(Debug, Clone)]
@@ -28,6 +28,8 @@ pub struct Config {
     pub weights_digest: String,
     /// Between two callbacks.
     pub callback_interval_ms: i64,
+    /// What starts of exams are spread over.
+    pub start_stagger: Duration,
     /// Longest time a slot that nobody takes is kept when the pod ends.
     pub farewell_ms: i64,
     /// Length of the generation stage.
@@ -60,6 +62,7 @@ impl Config {
             },
             weights_digest: args.weights_digest.clone(),
             callback_interval_ms: args.callback_interval.as_millis() as i64,
+            start_stagger: args.start_stagger,
             farewell_ms: args.farewell.as_millis() as i64,
             stage_ms: args.stage_time.as_millis() as i64,
             log_format,

@@ -114,6 +114,17 @@ async fn compute_round(
     id: i64,
     start: EngineStart,
 ) -> Result<(), Error> {
+    let left = core.read(|state| state.held_back_ms(id, now_ms()));
+    if left > 0 {
+        // It has taken the round, and DAPI is told so now.
+        core.update(|state| state.groups[group as usize].round = Some(id));
+        let over = core.until(|state| !state.is_active(id));
+        let waited = Duration::from_millis(left.unsigned_abs());
+        if tokio::time::timeout(waited, over).await.is_ok() {
+            core.update(|state| state.groups[group as usize].round = None);
+            return Ok(());
+        }
+    }
     let mut changed = core.subscribe();
     let mut batches = tokio::time::timeout(WORD, engine.start(start))
         .await

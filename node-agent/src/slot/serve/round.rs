@@ -20,6 +20,8 @@ pub const MAX_ARTIFACTS: usize = 1_000_000;
 pub struct Round {
     /// Distinguishes it from every other round of this pod: its start, Unix milliseconds.
     pub id: i64,
+    /// Unix milliseconds from which engines compute: its start, or a little later where starts are spread.
+    pub begins_ms: i64,
     /// As asked for.
     pub request: RoundRequest,
     /// Replica groups it is dealt out over.
@@ -70,6 +72,7 @@ impl Round {
         next.resize(*groups as usize, 0);
         Some(Self {
             id: *at,
+            begins_ms: *at,
             request: request.clone(),
             groups: *groups,
             next,

@@ -127,6 +127,24 @@ impl State {
         self.active().is_some_and(|round| round.id == id)
     }
 
+    /// Holds the engines of the newest round back for a moment. One that was under way before goes on at once.
+    pub fn hold_back(&mut self, delay_ms: i64) {
+        if let Some(round) = self.rounds.back_mut()
+            && round.next.iter().all(|next| *next == 0)
+        {
+            round.begins_ms = round.id.saturating_add(delay_ms);
+        }
+    }
+
+    /// How long the engines of a round are still held back.
+    pub fn held_back_ms(&self, id: i64, now_ms: i64) -> i64 {
+        let begins = self
+            .active()
+            .filter(|round| round.id == id)
+            .map(|round| round.begins_ms);
+        begins.map_or(0, |begins| (begins - now_ms).max(0))
+    }
+
     /// Whether nothing is under way that a step of the clock could disturb.
     pub fn is_quiet(&self, now_ms: i64) -> bool {
         self.newest().is_none_or(|round| !round.may_send(now_ms)) && !self.jobs.is_busy()

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crds::references::ExamKind;
 
 use super::{Epoch, Memory, Observed};
-use crate::chain::answers::{Clock, Event};
+use crate::chain::answers::{Clock, Event, Vote};
 use crate::chain::heights;
 use crate::facts::Exam;
 
@@ -127,6 +127,18 @@ fn preserved(observed: &Observed<'_>, exam: &Exam) -> Vec<String> {
         .find(|(_, count)| *count >= observed.quorum())
         .map(|(ids, _)| ids.to_vec())
         .unwrap_or_default()
+}
+
+/// Upgrades that a quorum says are voted on, the nearest first. Nothing is held back for them: a false one costs a line.
+pub(super) fn votes(observed: &Observed<'_>) -> Vec<Vote> {
+    let mut told: BTreeMap<&Vote, usize> = BTreeMap::new();
+    for vote in observed.counting().flat_map(|(_, view)| &view.votes) {
+        *told.entry(vote).or_default() += 1;
+    }
+    told.retain(|_, count| *count >= observed.quorum());
+    let mut agreed: Vec<Vote> = told.into_keys().cloned().collect();
+    agreed.sort_by_key(|vote| (vote.height, vote.proposal));
+    agreed
 }
 
 /// A plan is believed until a quorum contradicts it; once its height has passed it is kept as long as it protects, since

@@ -1,11 +1,13 @@
 //! What is believed of what endpoints say.
 
+mod upgrades;
+
 use crds::references::Stage;
 use crds::sprint_schedule::{Endpoint, Margins};
 use proptest::prelude::*;
 
 use super::*;
-use crate::chain::answers::{Block, Clock, Event, EventPhase, Preserved};
+use crate::chain::answers::{Block, Clock, Event, EventPhase, Preserved, Vote};
 use crate::chain::view::{Door, Failure, News};
 
 const CHAIN: &str = "gonka-testnet-1";
@@ -104,7 +106,7 @@ impl World {
         for name in names {
             self.tell(name, tip(block(height)));
             self.tell(name, News::Clock(Box::new(clock(height))));
-            self.tell(name, News::Upgrade { plan: None, last: None });
+            self.tell(name, upgrade(None, &[]));
         }
         self.now_ms = T0 + height * 1000;
         self.decide()
@@ -126,6 +128,14 @@ impl World {
         );
         self.memory = decision.memory;
         decision.facts
+    }
+}
+
+fn upgrade(plan: Option<&UpgradePlan>, votes: &[Vote]) -> News {
+    News::Upgrade {
+        plan: plan.cloned(),
+        last: None,
+        votes: Some(votes.to_vec()),
     }
 }
 
@@ -447,51 +457,6 @@ fn being_first_in_the_next_epoch_is_no_dissent() {
     let mut world = World::at(244);
     world.tell("own", News::Clock(Box::new(clock(245))));
     assert_eq!(states(&world.decide()), [Up, Up, Up]);
-}
-
-#[test]
-fn a_plan_freezes_and_still_does_when_the_chain_has_forgotten_it() {
-    let mut world = World::at(200);
-    let plan = UpgradePlan {
-        name: "v0.2.17".into(),
-        height: 203,
-    };
-    for name in NAMES {
-        world.tell(
-            name,
-            News::Upgrade {
-                plan: Some(plan.clone()),
-                last: None,
-            },
-        );
-    }
-    assert_eq!(world.decide().window, Window::UpgradeFreeze);
-    // From here on the endpoints report no plan: first that is a cancellation, later it was carried out.
-    let mut done = World::at(200);
-    done.memory.upgrade = Some(plan);
-    assert_eq!(done.step(201, &NAMES).window, Window::Green);
-    let mut done = World::at(200);
-    for height in 201..=203 {
-        for name in NAMES {
-            let plan = UpgradePlan {
-                name: "v0.2.17".into(),
-                height: 203,
-            };
-            done.tell(name, tip(block(height)));
-            done.tell(name, News::Clock(Box::new(clock(height))));
-            done.tell(
-                name,
-                News::Upgrade {
-                    plan: Some(plan),
-                    last: None,
-                },
-            );
-        }
-        done.now_ms = T0 + height * 1000;
-        done.decide();
-    }
-    assert_eq!(done.step(206, &NAMES).window, Window::UpgradeFreeze);
-    assert_eq!(done.step(207, &NAMES).window, Window::Green);
 }
 
 #[test]

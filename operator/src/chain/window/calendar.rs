@@ -5,6 +5,7 @@ use crds::sprint_schedule::StageHeights;
 use serde::{Deserialize, Serialize};
 
 use super::{Inputs, freeze};
+use crate::chain::answers::Vote;
 use crate::chain::heights::{self, confirmation_clear, confirmation_triggers};
 use crate::facts::Facts;
 
@@ -18,6 +19,8 @@ pub struct Interval {
     pub from_height: i64,
     /// Last height.
     pub until_height: i64,
+    /// The proposal it hangs on; absent when it is certain.
+    pub if_passed: Option<i64>,
 }
 
 /// Windows of the next `millis`, as facts have them; none while the window is `Unknown`.
@@ -40,19 +43,20 @@ pub fn ahead(facts: &Facts, ready_by_millis: i64, millis: i64, most: usize) -> V
         pace: facts.pace,
         ready_by_millis,
     };
-    calendar(&inputs, facts.height.saturating_add(blocks), most)
+    calendar(&inputs, &facts.votes, facts.height.saturating_add(blocks), most)
 }
 
 /// Windows from the one at `inputs.height` (from its own beginning) until `until_height`, ascending and without gaps, at most
-/// `most` of them. Later epochs are taken to have this one's parameters.
-pub fn calendar(inputs: &Inputs<'_>, until_height: i64, most: usize) -> Vec<Interval> {
+/// `most` of them. Later epochs are taken to have this one's parameters. Upgrades that are voted on freeze what is left between
+/// exams, marked as uncertain.
+pub fn calendar(inputs: &Inputs<'_>, votes: &[Vote], until_height: i64, most: usize) -> Vec<Interval> {
     let mut intervals: Vec<Interval> = Vec::new();
     let mut stages = inputs.stages.clone();
     if inputs.parameters.epoch_length <= 0 {
         return intervals;
     }
     while stages.poc_start_height <= until_height && intervals.len() <= most {
-        for interval in epoch(inputs, &stages) {
+        for interval in epoch(inputs, votes, &stages) {
             push(&mut intervals, interval);
         }
         stages = heights::stages(stages.next_poc_start_height, inputs.parameters);
@@ -68,13 +72,15 @@ fn push(intervals: &mut Vec<Interval>, interval: Interval) {
         return;
     }
     match intervals.last_mut() {
-        Some(last) if last.window == interval.window => last.until_height = interval.until_height,
+        Some(last) if (last.window, last.if_passed) == (interval.window, interval.if_passed) => {
+            last.until_height = interval.until_height;
+        }
         _ => intervals.push(interval),
     }
 }
 
 /// One epoch from its Sprint to the next.
-fn epoch(inputs: &Inputs<'_>, stages: &StageHeights) -> Vec<Interval> {
+fn epoch(inputs: &Inputs<'_>, votes: &[Vote], stages: &StageHeights) -> Vec<Interval> {
     let (first_trigger, last_trigger) = confirmation_triggers(stages, inputs.parameters);
     let next = stages.next_poc_start_height;
     let green_end = inputs
@@ -99,18 +105,33 @@ fn epoch(inputs: &Inputs<'_>, stages: &StageHeights) -> Vec<Interval> {
         window: *window,
         from_height: *from,
         until_height: end - 1,
+        if_passed: None,
     });
     let confirmation = inputs
         .confirmation
         .map(|exam| (exam.trigger_height, confirmation_clear(exam, inputs.parameters) - 1));
-    plain
-        .flat_map(|interval| laid_over(interval, Window::UpgradeFreeze, freeze(inputs)))
-        .flat_map(|interval| laid_over(interval, Window::Confirmation, confirmation))
-        .collect()
+    let frozen = |height: Option<i64>| freeze(inputs.parameters, height);
+    let mut intervals: Vec<Interval> = plain
+        .flat_map(|interval| laid_over(interval, Window::UpgradeFreeze, frozen(inputs.upgrade_height), None))
+        .flat_map(|interval| laid_over(interval, Window::Confirmation, confirmation, None))
+        .collect();
+    for vote in votes {
+        let over = |interval: Interval| match interval.window {
+            Window::UpgradeFreeze => vec![interval],
+            _ => laid_over(
+                interval,
+                Window::UpgradeFreeze,
+                frozen(Some(vote.height)),
+                Some(vote.proposal),
+            ),
+        };
+        intervals = intervals.into_iter().flat_map(over).collect();
+    }
+    intervals
 }
 
 /// `window` takes its heights from windows between exams; exams go before it.
-fn laid_over(interval: Interval, window: Window, heights: Option<(i64, i64)>) -> Vec<Interval> {
+fn laid_over(interval: Interval, window: Window, heights: Option<(i64, i64)>, if_passed: Option<i64>) -> Vec<Interval> {
     let between_exams = matches!(interval.window, Window::Green | Window::Amber | Window::UpgradeFreeze);
     let Some((first, last)) = heights.filter(|_| between_exams) else {
         return vec![interval];
@@ -119,15 +140,21 @@ fn laid_over(interval: Interval, window: Window, heights: Option<(i64, i64)>) ->
     if first > last {
         return vec![interval];
     }
-    let part = |window, from_height, until_height| Interval {
-        window,
+    let kept = |from_height, until_height| Interval {
         from_height,
         until_height,
+        ..interval
+    };
+    let laid = Interval {
+        window,
+        from_height: first,
+        until_height: last,
+        if_passed,
     };
     [
-        part(interval.window, interval.from_height, first - 1),
-        part(window, first, last),
-        part(interval.window, last + 1, interval.until_height),
+        kept(interval.from_height, first - 1),
+        laid,
+        kept(last + 1, interval.until_height),
     ]
     .into_iter()
     .filter(|part| part.from_height <= part.until_height)

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crds::conditions::Reason;
+
 use super::pods::{self, Removal};
 use super::rollout::{self, Stage};
 use super::takeover::{self, Bench, Cause};
@@ -37,8 +39,8 @@ pub struct Plan {
     pub create: usize,
     /// Pods to delete.
     pub remove: Vec<Removal>,
-    /// Why deletions were held back; a person must re-arm.
-    pub breaker: Option<String>,
+    /// Why something is held back; a person must re-arm.
+    pub breaker: Option<(Reason, String)>,
     /// How the rollout stands.
     pub rollout: Rollout,
     /// The gate's answers.

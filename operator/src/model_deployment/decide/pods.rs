@@ -3,10 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use crds::conditions::Reason;
+
+use super::contradiction;
 use super::planner::{Plan, Rollout};
 use super::release;
 use super::world::{Health, World};
-use crate::gate::{ActionKind, Verdict};
+use crate::gate::{self, ActionKind, Verdict};
 use crate::model_deployment::observed::PodSeen;
 
 /// Most pods made in one pass.
@@ -83,6 +86,7 @@ pub fn plan(world: &World<'_>, plan: &mut Plan) {
             live.extend(release::next(world, plan));
         }
     }
+    plan.breaker = contradiction::unanswered(world.seen, &world.slots).map(|why| (Reason::ObjectsOlder, why));
     withhold_mass_deletion(world, plan, &mut live);
     plan.remove.extend(live);
 }
@@ -198,19 +202,14 @@ fn withhold_mass_deletion(world: &World<'_>, plan: &mut Plan, live: &mut Vec<Rem
     if live.len() <= limit {
         return;
     }
-    let armed = world
-        .seen
-        .host
-        .as_ref()
-        .and_then(|host| host.metadata.annotations.as_ref())
-        .is_some_and(|annotations| annotations.contains_key(crds::labels::REARM));
-    if !armed {
-        plan.breaker = Some(format!(
+    if !world.seen.host.as_ref().is_some_and(gate::host::armed) {
+        let why = format!(
             "{} of {} pods would be deleted at once and {limit} are allowed; to let it happen annotate the GonkaHost with {}=REASON",
             live.len(),
             world.seen.pods.len(),
             crds::labels::REARM
-        ));
+        );
+        plan.breaker.get_or_insert((Reason::BreakerTripped, why));
         live.clear();
     }
 }

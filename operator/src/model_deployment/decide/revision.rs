@@ -327,6 +327,9 @@ fn command(seen: &Observed) -> Vec<String> {
             format!("{}s", seen.install.callback_interval_seconds),
         );
     }
+    if spec.start_stagger_millis > 0 {
+        flag("start-stagger", format!("{}ms", spec.start_stagger_millis));
+    }
     flag(
         "signal",
         format!(
@@ -434,3 +437,6 @@ fn volumes(overlay: &[OverlayVolume]) -> Vec<Value> {
     }));
     volumes
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use super::planner::{Plan, Rollout};
+use super::power;
 use super::readiness::{self, Judgement};
 use super::rehearsal::Proof;
 use super::rollout_status;
@@ -59,6 +60,7 @@ fn status(world: &World<'_>, plan: Option<&Plan>, problems: &[Problem]) -> Model
             None => previous.rollout,
         },
         load_seconds: rollout_status::load_seconds(world),
+        power: power::above(world),
         assigned_slots: count(slots.iter().filter(|slot| slot.pod_ref.is_some()).count()),
         sprint_ready_slots: count(
             judged
@@ -347,12 +349,9 @@ fn progress(conditions: &mut Conditions, world: &World<'_>, plan: &Plan, spares:
         .take(NAMED)
         .collect();
     match &plan.breaker {
-        Some(why) => conditions.set(
-            ConditionType::Stalled,
-            ConditionStatus::True,
-            Reason::BreakerTripped,
-            why.clone(),
-        ),
+        Some((reason, why)) => {
+            conditions.set(ConditionType::Stalled, ConditionStatus::True, *reason, why.clone());
+        }
         None if !failed.is_empty() => conditions.set(
             ConditionType::Stalled,
             ConditionStatus::True,

@@ -7,10 +7,11 @@ use crds::labels;
 use crds::references::Window;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+use super::contradiction;
 use super::rehearsal::{self, Proof};
 use super::revision;
 use super::rollout::Progress;
-use crate::gate::{Action, ActionKind, HostState, Verdict, verdict};
+use crate::gate::{self, Action, ActionKind, HostState, Verdict, verdict};
 use crate::model_deployment::observed::{Link, Live, Machine, Observed, Phase, PodSeen};
 
 /// How long a silent pod on a machine that is not ready is waited for. The machine's own grace period came before.
@@ -239,7 +240,8 @@ impl<'a> World<'a> {
             challenged: host
                 .and_then(|host| host.status.as_ref())
                 .is_some_and(|status| status.window == Window::Challenge),
-            breaker_tripped: false,
+            breaker_tripped: host.is_some_and(gate::host::tripped)
+                || contradiction::unanswered(self.seen, &self.slots).is_some(),
             max_weight_basis_points: disruption.max_weight_basis_points,
             allow_in_amber: disruption.allow_in_inference == AllowInInference::WithinMargin,
             natural_shortfall_basis_points: 0,

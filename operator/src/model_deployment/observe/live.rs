@@ -27,6 +27,7 @@ pub fn hear(board: &Board, door: Option<DoorState>, pod_uid: &str) -> Option<Liv
     let mut live = seen.map_or_else(unheard, |(_, live)| live);
     live.link = door.link;
     live.since_ms = door.since_ms;
+    live.held_since_ms = door.held_since_ms;
     live.told = door.told;
     live.fence = door.fence;
     live.rehearsing = door.rehearsing || !told_of_it;

@@ -68,6 +68,7 @@ fn seen(node: &Node, gpu_node: Option<&GpuNode>, domain_key: &str, now_ms: i64) 
         maintenance: stage,
         excluded: spec.enrollment == NodeEnrollment::Excluded,
         domain: node.labels().get(domain_key).cloned().unwrap_or(name),
+        watts: gpu_node.and_then(watts),
         // The report of a machine that is not there is the last one before.
         gpus_healthy: if ready { gpu_node.and_then(gpus_healthy) } else { None },
         findings: gpu_node.map(|gpu_node| findings(gpu_node, now_ms)).unwrap_or_default(),
@@ -78,6 +79,12 @@ fn seen(node: &Node, gpu_node: Option<&GpuNode>, domain_key: &str, now_ms: i64) 
             .filter(|until| *until > now_ms)
             .min(),
     }
+}
+
+fn watts(gpu_node: &GpuNode) -> Option<i64> {
+    let gpus = gpu_node.status.iter().flat_map(|status| &status.gpus);
+    let limits: Vec<i64> = gpus.filter_map(|gpu| gpu.power_limit_watts.map(i64::from)).collect();
+    (!limits.is_empty()).then(|| limits.iter().sum())
 }
 
 fn gpus_healthy(gpu_node: &GpuNode) -> Option<bool> {

@@ -12,6 +12,7 @@ use crate::slot::{
         journal::record::{End, Record},
         request::RoundRequest,
         round::admission::{self, Admission},
+        stagger,
         state::{Core, Phase, StartPhase, State},
     },
 };
@@ -56,7 +57,13 @@ pub async fn start(core: &Core, body: &[u8]) -> Answer {
     };
     let now = now_ms();
     let begun = core.update(|state| match state.admit(&request, &core.config, now) {
-        Admission::Start(resume) => Ok(state.begin_round(request.clone(), resume, now)),
+        Admission::Start(resume) => {
+            let slot = state.memory.assignment.as_ref().map_or(0, |assignment| assignment.slot);
+            let delay = stagger::delay(slot, core.config.start_stagger);
+            let id = state.begin_round(request.clone(), resume, now);
+            state.hold_back(delay.as_millis() as i64);
+            Ok(id)
+        }
         refusal => Err(refusal),
     });
     match begun {

@@ -35,6 +35,7 @@ pub(crate) fn config() -> Config {
         },
         weights_digest: "sha256:good".into(),
         callback_interval_ms: 5_000,
+        start_stagger: std::time::Duration::ZERO,
         farewell_ms: 15_000,
         stage_ms: 186_000,
         log_format: crate::slot::telemetry::LogFormat::Json,

@@ -88,6 +88,20 @@ fn drive(steps: &[(i64, i64)]) -> Story {
 }
 
 #[test]
+fn a_round_that_begins_is_held_back_for_a_moment_and_one_that_goes_on_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut state = ready(folder.path());
+    let id = state.begin_round(request(), vec![0, 0], 10_000);
+    state.hold_back(750);
+    assert_eq!(state.held_back_ms(id, 10_000), 750);
+    assert_eq!(state.held_back_ms(id, 10_750), 0);
+    assert_eq!(state.held_back_ms(id + 1, 10_000), 0, "another round");
+    let id = state.begin_round(request(), vec![0, 7], 20_000);
+    state.hold_back(750);
+    assert_eq!(state.held_back_ms(id, 20_000), 0);
+}
+
+#[test]
 fn a_node_whose_clock_is_set_in_the_middle_of_a_round_does_all_as_if_it_were_not() {
     let calm = drive(&[]);
     assert_eq!((calm.ended_at, calm.flushed_until), (24_000, 36_900), "{calm:?}");

@@ -24,6 +24,7 @@ fn inputs_at<'a>(world: &'a World, stages: &'a StageHeights, height: i64) -> Inp
 fn of(world: &World, height: i64, until: i64) -> Vec<Interval> {
     calendar(
         &inputs_at(world, &stages(world.start, &world.parameters), height),
+        &[],
         until,
         1_000,
     )
@@ -71,13 +72,53 @@ fn a_week_drifts_by_the_epoch_s_length_and_an_upgrade_takes_its_heights() {
 }
 
 #[test]
+fn an_upgrade_that_is_voted_on_takes_nothing_from_an_exam_and_says_what_it_hangs_on() {
+    let mut world = World::mainnet();
+    world.upgrade_height = Some(P + 3_000);
+    let vote = |proposal, height| Vote {
+        proposal,
+        height,
+        ..Vote::default()
+    };
+    let stages = stages(P, &world.parameters);
+    let inputs = inputs_at(&world, &stages, P);
+    // The first overlaps the plan, the second the next Sprint.
+    let votes = [vote(7, P + 3_600), vote(8, P + 15_391)];
+    let day = calendar(&inputs, &votes, P + 16_500, 100);
+    let frozen: Vec<(Option<i64>, i64, i64)> = day
+        .iter()
+        .filter(|interval| interval.window == Window::UpgradeFreeze)
+        .map(|interval| (interval.if_passed, interval.from_height - P, interval.until_height - P))
+        .collect();
+    assert_eq!(
+        frozen,
+        [
+            (None, 2_500, 3_500),
+            (Some(7), 3_501, 4_100),
+            (Some(8), 14_891, 15_390),
+            (Some(8), 15_671, 15_891),
+        ]
+    );
+    let certain = calendar(&inputs, &[], P + 16_500, 100);
+    let exams = |all: &[Interval]| -> Vec<Interval> {
+        let exam = |interval: &&Interval| matches!(interval.window, Window::Sprint | Window::Validation);
+        all.iter().filter(exam).copied().collect()
+    };
+    assert_eq!(exams(&day), exams(&certain));
+    assert!(
+        day.is_sorted_by(|one, next| one.until_height + 1 == next.from_height),
+        "{day:?}"
+    );
+}
+
+#[test]
 fn without_a_length_of_epochs_there_is_no_calendar_and_it_is_never_longer_than_asked() {
     let mut world = World::mainnet();
     world.parameters.epoch_length = 0;
     assert!(of(&world, P, P + 100).is_empty());
     let world = World::mainnet();
     let all = stages(P, &mainnet());
-    assert_eq!(calendar(&inputs_at(&world, &all, P), i64::MAX, 40).len(), 40);
+    assert_eq!(calendar(&inputs_at(&world, &all, P), &[], i64::MAX, 40).len(), 40);
 }
 
 proptest! {
