@@ -310,10 +310,20 @@ fn assignments(seen: &Observed) -> BTreeMap<i32, Assignment> {
     slots
 }
 
+/// A slot that is heard works on the exam that is known by `height`.
+fn works_on(seen: &Observed, height: i64) -> bool {
+    let heard = seen.live.values().filter(|live| live.link == Link::Connected);
+    heard
+        .filter_map(|live| live.round.as_ref())
+        .any(|round| round.active && round.height == height)
+}
+
 fn exam_now(seen: &Observed) -> Option<ExamNow> {
     if let Some(exam) = &seen.facts.exam {
-        let generating = exam.generation_start_height <= seen.facts.height
-            && (exam.validation_start_height == 0 || seen.facts.height < exam.validation_start_height);
+        // DAPI and the slots may have read the block before we did: a slot that works on it knows.
+        let begun = exam.generation_start_height <= seen.facts.height || works_on(seen, exam.trigger_height);
+        let generating =
+            begun && (exam.validation_start_height == 0 || seen.facts.height < exam.validation_start_height);
         return generating.then(|| ExamNow {
             height: exam.trigger_height,
             started_ms: seen
