@@ -207,6 +207,8 @@ pub struct Live {
     pub backends_ready: u32,
     /// Engines there should be.
     pub backends_expected: u32,
+    /// Since when so many are ready, Unix milliseconds.
+    pub engines_since_ms: i64,
     /// Digest of its weights; empty until loaded.
     pub weights_digest: String,
     /// The round it works on or worked on last.

@@ -51,6 +51,8 @@ pub struct DoorState {
     pub since_ms: i64,
     /// Since when the pod says that it holds the slot it does, Unix milliseconds.
     pub held_since_ms: i64,
+    /// Since when as many of its engines are ready as are, Unix milliseconds.
+    pub engines_since_ms: i64,
     /// What a promote said last.
     pub told: Option<Told>,
     /// Generation a promote was refused with.
@@ -206,6 +208,10 @@ impl States {
             let held = |live: &Live| (live.slot, live.generation);
             if state.last.as_ref().map(held) != Some(held(&significant)) {
                 state.held_since_ms = now_ms;
+            }
+            let engines = |live: &Live| (live.backends_ready, live.backends_expected);
+            if state.last.as_ref().map(engines) != Some(engines(&significant)) {
+                state.engines_since_ms = now_ms;
             }
             state.last = Some(significant);
         });

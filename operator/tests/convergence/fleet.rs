@@ -259,6 +259,7 @@ impl Fleet {
             loaded_model: if door.loaded { MODEL.to_owned() } else { String::new() },
             backends_ready: u32::from(door.loaded),
             backends_expected: 1,
+            engines_since_ms: door.since_ms,
             weights_digest: if door.loaded {
                 "sha256:00".to_owned()
             } else {

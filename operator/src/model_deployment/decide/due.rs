@@ -64,6 +64,9 @@ fn silences(world: &World<'_>, pod: &PodSeen) -> Vec<i64> {
     if let Some(live) = world.live(pod).filter(|live| live.link == Link::Broken) {
         edges.extend([live.since_ms + takeover::SILENT_MILLIS, live.since_ms + LOST_MILLIS]);
     }
+    if world.exam.is_some() {
+        edges.extend(takeover::lost_engine_since(world, pod).map(|since| since + takeover::SILENT_MILLIS));
+    }
     if let Some(machine) = world.machine(pod).filter(|machine| !machine.ready) {
         let since = machine.ready_since_ms;
         edges.extend([since + LOST_MILLIS, since + pods::FORGET_LOST_MILLIS]);

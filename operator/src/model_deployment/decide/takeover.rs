@@ -30,6 +30,8 @@ pub enum Cause {
     NodeLost,
     /// The exam runs and the pod fell silent, while most others answer.
     FellSilent,
+    /// The exam runs and an engine of the pod is gone: a large model takes longer to load than an exam to pass.
+    EngineLost,
     /// A GPU of the machine must not be examined.
     GpuFinding,
     /// The exam runs and the pod has no nonce.
@@ -76,6 +78,7 @@ impl Cause {
             | Self::Fenced => Need::Answering,
             Self::NodeLost => Need::Loaded,
             Self::FellSilent
+            | Self::EngineLost
             | Self::GpuFinding
             | Self::NoFirstNonce
             | Self::NotLoaded
@@ -126,6 +129,9 @@ pub fn cause(world: &World<'_>, slot: i32, assignment: &Assignment) -> Option<Ca
     }
     if fell_silent(world, slot, assignment, pod) {
         return Some(Cause::FellSilent);
+    }
+    if engine_is_lost(world, slot, assignment, pod) {
+        return Some(Cause::EngineLost);
     }
     if world.gpu_finding(pod) {
         return Some(Cause::GpuFinding);
@@ -190,6 +196,19 @@ fn fell_silent(world: &World<'_>, slot: i32, assignment: &Assignment, pod: &PodS
     world.seen.now_ms - live.since_ms >= SILENT_MILLIS
         && heard > unheard
         && examined_since(world, slot, assignment).is_some()
+}
+
+/// In an exam, a pod that answers and for a while has fewer engines than it should: one that comes back at once stays.
+fn engine_is_lost(world: &World<'_>, slot: i32, assignment: &Assignment, pod: &PodSeen) -> bool {
+    let since = lost_engine_since(world, pod);
+    since.is_some_and(|since| world.seen.now_ms - since >= SILENT_MILLIS)
+        && examined_since(world, slot, assignment).is_some()
+}
+
+/// Since when a pod that answers has fewer engines than it should.
+pub fn lost_engine_since(world: &World<'_>, pod: &PodSeen) -> Option<i64> {
+    let live = world.live(pod).filter(|live| live.link == Link::Connected)?;
+    (live.backends_ready < live.backends_expected).then_some(live.engines_since_ms)
 }
 
 /// Between T − coldLoadSeconds and the Sprint, a pod that answers and says that its model is not loaded.

@@ -28,6 +28,7 @@ pub fn hear(board: &Board, door: Option<DoorState>, pod_uid: &str) -> Option<Liv
     live.link = door.link;
     live.since_ms = door.since_ms;
     live.held_since_ms = door.held_since_ms;
+    live.engines_since_ms = door.engines_since_ms;
     live.told = door.told;
     live.fence = door.fence;
     live.rehearsing = door.rehearsing || !told_of_it;
