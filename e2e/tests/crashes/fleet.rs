@@ -7,7 +7,7 @@ use crds::{GonkaHost, GpuNode, ModelDeployment, SprintRun, SprintSchedule};
 use e2e::fleet::{objects, until};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
@@ -107,6 +107,7 @@ pub async fn clear(world: &World<'_>) -> Result<()> {
     let role = |role: &str| format!("{}={role}", crds::labels::ROLE);
     let (of_pods, of_slots) = (role(crds::labels::ROLE_SLOT_POD), role(crds::labels::ROLE_SLOT));
     let (keys, account) = (ours::<ConfigMap>(client), ours::<ServiceAccount>(client));
+    let certificates = Api::<Secret>::namespaced(client.clone(), "gonka-system");
     tokio::try_join!(
         delete(Api::<Lease>::namespaced(client.clone(), "gonka-system"), ""),
         delete(ours::<ModelDeployment>(client), ""),
@@ -120,6 +121,7 @@ pub async fn clear(world: &World<'_>) -> Result<()> {
         delete(ours::<Service>(client), &of_slots),
         delete(ours::<EndpointSlice>(client), &of_slots),
         delete_named(&keys, "slot-trust"),
+        delete_named(&certificates, "gonka-fleet-signal-tls"),
         delete_named(&account, "gonka-slot"),
     )?;
     world
