@@ -183,7 +183,8 @@ impl Keeper {
         timeout(limit, served).await.is_ok()
     }
 
-    async fn look(&self) {
+    /// One look at the Secret.
+    pub async fn look(&self) {
         if let Some(client) = &self.client {
             let secrets: Api<Secret> = Api::namespaced(client.clone(), &self.settings.namespace);
             match timeout(FETCH, secrets.get_opt(&self.settings.secret)).await {

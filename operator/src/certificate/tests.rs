@@ -1,5 +1,7 @@
 //! Certificates as they are made, checked as clients check them, and what a replica serves.
 
+mod secret;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
