@@ -86,12 +86,19 @@ pub async fn set_spares(world: &World<'_>, count: i32) -> Result<()> {
         .context("spares were not changed")
 }
 
+/// How many slot pods there are.
+pub async fn pods(world: &World<'_>) -> Result<usize> {
+    let selector = format!("{}={}", crds::labels::ROLE, crds::labels::ROLE_SLOT_POD);
+    let found = ours::<Pod>(&world.client)
+        .list(&ListParams::default().labels(&selector))
+        .await?;
+    Ok(found.items.len())
+}
+
 /// Waits until there are so many slot pods.
 pub async fn until_pods(world: &World<'_>, wanted: usize) -> Result<()> {
-    let pods = ours::<Pod>(&world.client);
-    let selector = format!("{}={}", crds::labels::ROLE, crds::labels::ROLE_SLOT_POD);
     until(&format!("{wanted} pods"), Duration::from_secs(20), async || {
-        let count = pods.list(&ListParams::default().labels(&selector)).await?.items.len();
+        let count = pods(world).await?;
         Ok(if count == wanted {
             Ok(())
         } else {

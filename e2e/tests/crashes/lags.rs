@@ -333,8 +333,10 @@ impl<'w, 'a> Scene<'w, 'a> {
         // Every pass that was still shown the old list made one more; wanted all at once, they are let go one by one: many at
         // once would be a mass deletion.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let made = self.written(Verb::Create, "pods");
-        let most = SPARES + 1 + i32::try_from(made)?;
+        // Counted where they are: the proxy counts from the plan that was just set, and passes before it made some too.
+        let most = i32::try_from(fleet::pods(self.world).await?)? - fleet::SLOTS;
+        let made = most - (SPARES + 1);
+        ensure!(made > 0, "there are {most} spares: the pod too many was not made");
         fleet::set_spares(self.world, most).await?;
         fleet::until_pods(self.world, usize::try_from(fleet::SLOTS + most)?).await?;
         for count in (SPARES..most).rev() {

@@ -171,6 +171,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn from_any_dates_a_few_steps_come_to_a_certificate_that_is_good_now(
             signing in proptest::option::of(lives()),
