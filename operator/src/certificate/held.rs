@@ -15,7 +15,7 @@ pub const CERTIFICATE: &str = "tls.crt";
 pub const KEY: &str = "tls.key";
 /// What clients are to believe.
 pub const AUTHORITIES: &str = "ca.crt";
-/// The authority that signs. Read by the leader alone.
+/// The authority that signs. Used by the leader alone, and kept nowhere else.
 const SIGNING: [&str; 2] = ["authority.crt", "authority.key"];
 const NEXT: [&str; 2] = ["next.crt", "next.key"];
 const FORMER: &str = "former.crt";

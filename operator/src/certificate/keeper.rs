@@ -14,6 +14,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, version};
 use tokio::fs;
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -102,6 +103,8 @@ pub struct Keeper {
     client: Option<Client>,
     metrics: Arc<Metrics>,
     served: Arc<Served>,
+    /// The leader's own write and the next look at it come at the same time.
+    adopting: Mutex<()>,
 }
 
 impl std::fmt::Debug for Keeper {
@@ -123,6 +126,7 @@ impl Keeper {
             client,
             metrics,
             served: Arc::default(),
+            adopting: Mutex::default(),
         };
         match read(&keeper.file).await {
             Ok(pems) => match Proof::read(pems, &keeper.name) {
@@ -219,6 +223,7 @@ impl Keeper {
 
     /// Serves `pems` from the next connection on, unless no client would accept that.
     pub async fn adopt(&self, pems: Pems) {
+        let _one_at_a_time = self.adopting.lock().await;
         if self.served.proof().is_some_and(|proof| proof.pems == pems) {
             return;
         }
