@@ -8,11 +8,11 @@ cargo test -q --workspace --exclude crds --no-run
 helm=${CARGO_TARGET_DIR:-target}/cluster-bin/current/helm
 
 "$helm" lint --strict charts/gonka-fleet-crds charts/gonka-fleet
-for values in "" "agent.managedBy=Helm" "admissionPolicies.enabled=false" "networkPolicies.enabled=false" "hostNamespaces.names={a,b}" "monitoring.prometheusRules=true" "monitoring.podMonitors=true"; do
+for values in "" "agent.managedBy=Helm" "admissionPolicies.enabled=false" "networkPolicies.enabled=false" "hostNamespaces.names={a,b}" "monitoring.prometheusRules=true" "monitoring.podMonitors=true" "fleetSignal.tls.secretName=mine" "fleetSignal.acceptPlaintext=true"; do
     "$helm" template gonka charts/gonka-fleet --namespace gonka-system ${values:+--set "$values"} >/dev/null
 done
 "$helm" template gonka charts/gonka-fleet-crds >/dev/null
-for wrong in operator.replicas=0 agent.managedBy=Nobody hostNamespaces.names={} admissionPolicies.podCIDRs={all} operator.replica=3; do
+for wrong in operator.replicas=0 agent.managedBy=Nobody hostNamespaces.names={} admissionPolicies.podCIDRs={all} operator.replica=3 fleetSignal.tls.secretName=Mine; do
     if "$helm" template gonka charts/gonka-fleet --set "$wrong" >/dev/null 2>&1; then
         echo "charts: the schema accepted the wrong value $wrong" >&2
         exit 1

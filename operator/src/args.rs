@@ -27,6 +27,15 @@ pub struct Args {
     /// Service of FleetSignal.
     #[arg(long, env = "SIGNAL_SERVICE", default_value = "gonka-fleet-signal")]
     pub signal_service: String,
+    /// Secret with FleetSignal's certificate, in the operator's namespace.
+    #[arg(long, env = "SIGNAL_SECRET", default_value = "gonka-fleet-signal-tls")]
+    pub signal_secret: String,
+    /// Somebody else writes that Secret (tls.crt, tls.key, ca.crt); otherwise the operator is its own authority.
+    #[arg(long, env = "SIGNAL_SECRET_PROVIDED")]
+    pub signal_secret_provided: bool,
+    /// Let FleetSignal's clients in without TLS too: while slot pods from before there was TLS are rolled.
+    #[arg(long, env = "SIGNAL_PLAINTEXT")]
+    pub signal_plaintext: bool,
     /// Where /healthz and /readyz are served.
     #[arg(long, env = "PROBE_ADDRESS", default_value = "0.0.0.0:8081")]
     pub probe_address: SocketAddr,

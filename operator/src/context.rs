@@ -9,6 +9,7 @@ use kube::runtime::events::{Recorder, Reporter};
 use tokio::sync::watch;
 
 use crate::args::Args;
+use crate::certificate::Keeper;
 use crate::chain::Queries;
 use crate::facts::Facts;
 use crate::gate::history::History;
@@ -35,6 +36,8 @@ pub struct Context {
     pub settings: Arc<Settings>,
     /// Keys that sign service-account tokens.
     pub trust: Arc<Trust>,
+    /// What proves to FleetSignal's clients who serves.
+    pub certificate: Arc<Keeper>,
 }
 
 impl std::fmt::Debug for Context {
@@ -98,6 +101,9 @@ impl From<&Args> for Settings {
             signal_address: _,
             signal_audience: _,
             signal_service,
+            signal_secret: _,
+            signal_secret_provided: _,
+            signal_plaintext: _,
             probe_address: _,
             metrics_address: _,
             lease_name: _,

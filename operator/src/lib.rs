@@ -17,7 +17,7 @@
 //! |---|---|
 //! | [`args`], [`run`], [`admin`], [`telemetry`], [`metrics`], [`leader`] | the process |
 //! | [`chain`], [`facts`] | what the chain says, from a quorum of endpoints |
-//! | [`signal`], [`trust`] | FleetSignal and who may listen |
+//! | [`signal`], [`trust`], [`certificate`] | FleetSignal, who may listen, and what proves who serves |
 //! | [`gate`] | the Window Gate: one pure function |
 //! | [`live`] | what slots report, newest first |
 //! | [`change`], [`apply`], [`unchanged`], [`conditions`], [`backoff`] | how any controller writes |
@@ -28,6 +28,7 @@ pub mod admin;
 pub mod apply;
 pub mod args;
 pub mod backoff;
+pub mod certificate;
 pub mod chain;
 pub mod change;
 pub mod conditions;

@@ -32,6 +32,14 @@ pub struct Metrics {
     pub sprint_ready: IntGaugeVec,
     /// Connected FleetSignal clients.
     pub signal_subscribers: IntGauge,
+    /// Seconds until the certificate that FleetSignal serves ends; 0 without one.
+    pub signal_certificate_seconds: IntGauge,
+    /// Seconds that certificate was made for.
+    pub signal_certificate_lifetime_seconds: IntGauge,
+    /// What kept a certificate from being read, served or cached, by reason.
+    pub signal_certificate_failures_total: IntCounterVec,
+    /// Connections to FleetSignal by result.
+    pub signal_handshakes_total: IntCounterVec,
     /// Frames sent.
     pub signal_frames_total: IntCounterVec,
     /// Answers of the Window Gate.
@@ -144,6 +152,24 @@ impl Metrics {
                 &["namespace", "host"],
             )?,
             signal_subscribers: single("signal_subscribers", "Connected FleetSignal clients.")?,
+            signal_certificate_seconds: single(
+                "signal_certificate_seconds",
+                "Seconds until the certificate that FleetSignal serves ends; 0 without one.",
+            )?,
+            signal_certificate_lifetime_seconds: single(
+                "signal_certificate_lifetime_seconds",
+                "Seconds the certificate that FleetSignal serves was made for.",
+            )?,
+            signal_certificate_failures_total: counter(
+                "signal_certificate_failures_total",
+                "Certificates of FleetSignal that were not read (Read), not served (Refused), not cached (Cache).",
+                &["reason"],
+            )?,
+            signal_handshakes_total: counter(
+                "signal_handshakes_total",
+                "Connections to FleetSignal: tls, plaintext, plaintext_refused, failed.",
+                &["result"],
+            )?,
             signal_frames_total: counter("signal_frames_total", "FleetSignal frames sent.", &["kind"])?,
             gate_verdicts_total: counter(
                 "gate_verdicts_total",

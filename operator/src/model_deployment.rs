@@ -16,3 +16,4 @@ pub mod pass;
 
 pub use controller::{Error, Transition, Watching, host_part, run, schedule_part, transition, watch};
 pub use decide::{Demote, OPERATOR_PORT, Promote, Rehearse};
+pub use observe::Believed;

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Readiness};
 use crate::args::Args;
+use crate::certificate::{self, Keeper};
 use crate::chain::{self, Readers, ReadersSettings};
 use crate::context::{Book, Context, Settings};
 use crate::gate::history::History;
@@ -42,6 +43,9 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Longest wait for the lease to be given back.
 const RELEASE: Duration = Duration::from_secs(3);
+
+/// Longest wait of pods for FleetSignal's certificate: one that starts before its authority is in its namespace knows it a minute late.
+const CERTIFIED: Duration = Duration::from_secs(10);
 
 /// The parts of a replica; each says its name when it ends, and none ends while all is well.
 type Parts = JoinSet<Result<&'static str>>;
@@ -83,6 +87,8 @@ async fn start(args: &Args, stop: &CancellationToken) -> Result<Parts> {
     ));
     let client = client().await?;
     let trust = Arc::new(Trust::load(&args.cache_dir, &args.signal_audience, Some(client.clone())).await);
+    let certificate =
+        Arc::new(Keeper::load(certificate::Settings::from(args), Some(client.clone()), metrics.clone()).await);
     let http = reqwest::Client::builder().build().context("no HTTP client")?;
     let settings = ReadersSettings {
         cache_dir: args.cache_dir.clone(),
@@ -108,6 +114,8 @@ async fn start(args: &Args, stop: &CancellationToken) -> Result<Parts> {
         source: args.name.clone(),
         book: book.clone(),
         trust: trust.clone(),
+        served: certificate.served(),
+        plaintext: args.signal_plaintext,
         metrics: metrics.clone(),
     };
     let listener = tokio::net::TcpListener::bind(args.signal_address)
@@ -120,6 +128,11 @@ async fn start(args: &Args, stop: &CancellationToken) -> Result<Parts> {
     parts.spawn(async move {
         keeper.keep_fresh(stopped).await;
         Ok("token keys")
+    });
+    let (keeper, stopped) = (certificate.clone(), stop.clone());
+    parts.spawn(async move {
+        keeper.keep_fresh(stopped).await;
+        Ok("FleetSignal's certificate")
     });
 
     let reporter = Reporter {
@@ -135,6 +148,7 @@ async fn start(args: &Args, stop: &CancellationToken) -> Result<Parts> {
         metrics,
         settings: Arc::new(crate::context::Settings::from(args)),
         trust,
+        certificate,
     };
     parts.spawn(lead(args.clone(), context, view, readiness, stop.clone()));
     Ok(parts)
@@ -186,6 +200,8 @@ async fn lead(
     let ended = tokio::select! {
         // Nothing to give back, and nobody may be there to take it: the next process must not wait for that.
         lost = election.hold() => return Err(lost.into()),
+        // Beside the controllers: clients of FleetSignal do not wait for CRDs.
+        () = certificate::run(context.clone()) => Ok("FleetSignal's certificates"),
         ended = control(context, &view, &readiness) => ended.map(|()| "controllers"),
         () = stop.cancelled() => Ok("leader"),
     };
@@ -202,6 +218,9 @@ async fn control(mut context: Context, view: &SprintView, readiness: &Readiness)
     view.lead();
 
     let mut controllers = Parts::new();
+    if !context.certificate.ready(CERTIFIED).await {
+        tracing::warn!("FleetSignal has no certificate yet; slots start without it");
+    }
     let (schedules, hosts, nodes, records) = (context.clone(), context.clone(), context.clone(), context.clone());
     controllers.spawn(async move {
         sprint_schedule::run(schedules).await;
@@ -230,8 +249,12 @@ async fn control(mut context: Context, view: &SprintView, readiness: &Readiness)
     });
     let deployments = context.clone();
     controllers.spawn(async move {
-        let trust = deployments.trust.clone();
-        model_deployment::run(deployments, watching, move || trust.jwks_json())
+        let (keys, certificate) = (deployments.trust.clone(), deployments.certificate.clone());
+        let believed = move || model_deployment::Believed {
+            keys: keys.jwks_json(),
+            authorities: certificate.authorities(),
+        };
+        model_deployment::run(deployments, watching, believed)
             .await
             .context("ModelDeployment controller")
             .map(|()| "ModelDeployment controller")

@@ -1,6 +1,7 @@
 //! FleetSignal: facts early, to everybody with a token. Every replica serves it, leader or not, without the API server.
-//! It never carries a command.
+//! It never carries a command. Clients hear nothing, and show no token, before the replica has proven who it is.
 
+mod door;
 mod frame;
 mod hub;
 mod service;
@@ -11,10 +12,13 @@ use std::time::Duration;
 
 use proto::v1::fleet_signal_server::FleetSignalServer;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
+use crate::certificate::{Served, server_config};
 use crate::context::Book;
 use crate::metrics::Metrics;
 use crate::trust::Trust;
@@ -24,6 +28,8 @@ pub use hub::{Hub, MAX_SUBSCRIBERS};
 pub use service::Service;
 
 const KEEPALIVE: Duration = Duration::from_secs(10);
+/// Connections that have shaken hands and wait to be served.
+const ARRIVALS: usize = 64;
 
 /// Why FleetSignal is not served.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +43,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// TLS cannot be spoken.
+    #[error("FleetSignal's TLS cannot be set up")]
+    Tls(#[source] rustls::Error),
     /// The server ended.
     #[error("the FleetSignal server ended")]
     Serve(#[source] tonic::transport::Error),
@@ -51,6 +60,10 @@ pub struct Serving {
     pub book: Arc<Book>,
     /// Who may listen.
     pub trust: Arc<Trust>,
+    /// What proves to clients who serves.
+    pub served: Arc<Served>,
+    /// Clients from before there was TLS are let in.
+    pub plaintext: bool,
     /// Metrics.
     pub metrics: Arc<Metrics>,
 }
@@ -67,15 +80,24 @@ pub async fn serve(address: SocketAddr, serving: Serving, stop: CancellationToke
 pub async fn serve_on(listener: TcpListener, serving: Serving, stop: CancellationToken) -> Result<(), Error> {
     let hub = Arc::new(Hub::new(serving.source, Arc::clone(&serving.metrics)));
     let service = Service::new(Arc::clone(&hub), Arc::clone(&serving.trust));
+    let config = server_config(serving.served).map_err(Error::Tls)?;
+    let door = door::Door {
+        listener,
+        acceptor: TlsAcceptor::from(Arc::new(config)),
+        plaintext: serving.plaintext,
+        metrics: serving.metrics,
+    };
+    let (arrivals, connections) = mpsc::channel(ARRIVALS);
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
-        .tcp_nodelay(true)
         .concurrency_limit_per_connection(16)
         .add_service(FleetSignalServer::new(service))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled());
+        .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop.cancelled());
+    // The door goes on until the server has dropped what it receives from.
+    let both = async { tokio::join!(server, door.run(arrivals)).0 };
     tokio::select! {
-        ended = server => ended.map_err(Error::Serve),
+        ended = both => ended.map_err(Error::Serve),
         () = hub.run(serving.book, stop.clone()) => Ok(()),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | service | who serves | who calls | where |
 //! |---|---|---|---|
-//! | [`v1::fleet_signal_server::FleetSignal`] | operator, every replica | slots, gateways, `kubectl gonka` | TCP 9400 |
+//! | [`v1::fleet_signal_server::FleetSignal`] | operator, every replica | slots, gateways, `kubectl gonka` | TCP 9400, TLS |
 //! | [`v1::slot_server::Slot`] | `slot serve` | operator | TCP 9410 |
 //! | [`v1::hold_server::Hold`] | `slot hold`, PID 1 of a slot pod | `slot serve` | `/run/gonka/hold.sock` |
 //! | [`v1::engine_server::Engine`] | an engine of any kind | `slot serve` | `/run/gonka/engine-<group>.sock` |

@@ -9,6 +9,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 system:serviceaccount:{{ .Release.Namespace }}:gonka-operator
 {{- end -}}
 
+{{- /* FleetSignal's certificate: the operator's own, or a provided one. */ -}}
+{{- define "gonka-fleet.signalSecret" -}}
+{{ .Values.fleetSignal.tls.secretName | default "gonka-fleet-signal-tls" }}
+{{- end -}}
+
 {{- /* The operator raises an alarm when one of these is gone. */ -}}
 {{- define "gonka-fleet.admissionPolicies" -}}
 gonka-fleet-protected,gonka-fleet-protected-pod-phase,gonka-fleet-marks,gonka-fleet-broken-glass,gonka-fleet-slot-endpoints,gonka-fleet-slot-services,gonka-fleet-slot-mirrors,gonka-fleet-agent-own-node,gonka-fleet-operator-nodes,gonka-fleet-operator-metadata

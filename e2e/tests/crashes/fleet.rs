@@ -7,7 +7,7 @@ use crds::{GonkaHost, GpuNode, ModelDeployment, SprintRun, SprintSchedule};
 use e2e::fleet::{objects, until};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
@@ -86,12 +86,19 @@ pub async fn set_spares(world: &World<'_>, count: i32) -> Result<()> {
         .context("spares were not changed")
 }
 
+/// How many slot pods there are.
+pub async fn pods(world: &World<'_>) -> Result<usize> {
+    let selector = format!("{}={}", crds::labels::ROLE, crds::labels::ROLE_SLOT_POD);
+    let found = ours::<Pod>(&world.client)
+        .list(&ListParams::default().labels(&selector))
+        .await?;
+    Ok(found.items.len())
+}
+
 /// Waits until there are so many slot pods.
 pub async fn until_pods(world: &World<'_>, wanted: usize) -> Result<()> {
-    let pods = ours::<Pod>(&world.client);
-    let selector = format!("{}={}", crds::labels::ROLE, crds::labels::ROLE_SLOT_POD);
     until(&format!("{wanted} pods"), Duration::from_secs(20), async || {
-        let count = pods.list(&ListParams::default().labels(&selector)).await?.items.len();
+        let count = pods(world).await?;
         Ok(if count == wanted {
             Ok(())
         } else {
@@ -107,6 +114,7 @@ pub async fn clear(world: &World<'_>) -> Result<()> {
     let role = |role: &str| format!("{}={role}", crds::labels::ROLE);
     let (of_pods, of_slots) = (role(crds::labels::ROLE_SLOT_POD), role(crds::labels::ROLE_SLOT));
     let (keys, account) = (ours::<ConfigMap>(client), ours::<ServiceAccount>(client));
+    let certificates = Api::<Secret>::namespaced(client.clone(), "gonka-system");
     tokio::try_join!(
         delete(Api::<Lease>::namespaced(client.clone(), "gonka-system"), ""),
         delete(ours::<ModelDeployment>(client), ""),
@@ -120,6 +128,7 @@ pub async fn clear(world: &World<'_>) -> Result<()> {
         delete(ours::<Service>(client), &of_slots),
         delete(ours::<EndpointSlice>(client), &of_slots),
         delete_named(&keys, "slot-trust"),
+        delete_named(&certificates, "gonka-fleet-signal-tls"),
         delete_named(&account, "gonka-slot"),
     )?;
     world

@@ -118,11 +118,9 @@ impl Kubelet {
         let keys: Api<ConfigMap> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
         // The volume is optional, as on a node.
         if let Some(keys) = keys.get_opt("slot-trust").await.context("keys")? {
-            let keys = keys
-                .data
-                .and_then(|mut data| data.remove("jwks.json"))
-                .unwrap_or_default();
-            fs::write(folder.join("jwks.json"), keys).context("keys were not written")?;
+            for (name, content) in keys.data.unwrap_or_default() {
+                fs::write(folder.join(name), content).context("keys were not written")?;
+            }
         }
         let command = self.command(pod, uid, &address, &folder)?;
         let child = command.clone().spawn_logged(&self.log)?;
@@ -151,9 +149,11 @@ impl Kubelet {
             .filter_map(Value::as_str)
             .map(str::to_owned)
             .collect();
-        let signal = format!("http://{}:9400", self.cluster.address(Machine::Network));
+        let signal = format!("https://{}:9400", self.cluster.address(Machine::Network));
+        let file = |name: &str| folder.join(name).display().to_string();
         let files = [
-            ("--trust-jwks", folder.join("jwks.json").display().to_string()),
+            ("--trust-jwks", file("jwks.json")),
+            ("--signal-ca", file("signal-ca.pem")),
             ("--signal-token", self.home.join("signal-token").display().to_string()),
             ("--signal", signal),
         ];
@@ -163,6 +163,9 @@ impl Kubelet {
             }
         }
         words.extend([
+            // The name the pod's own address of FleetSignal has.
+            "--signal-server-name".to_owned(),
+            "gonka-fleet-signal.gonka-system.svc".to_owned(),
             "--bind".to_owned(),
             address.to_owned(),
             "--journal-dir".to_owned(),

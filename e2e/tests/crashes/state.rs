@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, ensure};
 use crds::{GonkaHost, GpuNode, ModelDeployment, SprintSchedule, labels};
+use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -28,6 +29,8 @@ pub struct Seen {
     slices: Vec<EndpointSlice>,
     budgets: Vec<PodDisruptionBudget>,
     trust: Option<ConfigMap>,
+    /// What FleetSignal's Secret holds.
+    certificate: BTreeMap<String, ByteString>,
     account: Option<ServiceAccount>,
     machines: Vec<GpuNode>,
     agent: Option<DaemonSet>,
@@ -65,6 +68,11 @@ async fn read_all(world: &World<'_>) -> Result<Seen> {
             .await?
             .items,
         trust: ours::<ConfigMap>(client).get_opt("slot-trust").await?,
+        certificate: Api::<Secret>::namespaced(client.clone(), "gonka-system")
+            .get_opt("gonka-fleet-signal-tls")
+            .await?
+            .and_then(|secret| secret.data)
+            .unwrap_or_default(),
         account: ours::<ServiceAccount>(client).get_opt("gonka-slot").await?,
         machines: Api::<GpuNode>::all(client.clone()).list(&every).await?.items,
         agent: Api::<DaemonSet>::namespaced(client.clone(), "gonka-system")
@@ -293,6 +301,23 @@ impl Seen {
         lines
     }
 
+    /// Whether slots believe exactly the authorities that the certificate of FleetSignal comes with: one, made once.
+    fn certificate(&self) -> String {
+        let names: Vec<&String> = self.certificate.keys().collect();
+        let authorities = self.certificate.get("ca.crt").map(|pem| pem.0.as_slice());
+        let believed = self.trust.as_ref().and_then(|trust| trust.data.as_ref());
+        let believed = believed
+            .and_then(|data| data.get("signal-ca.pem"))
+            .map(String::as_bytes);
+        let count = believed.map_or(0, |pem| {
+            String::from_utf8_lossy(pem).matches("BEGIN CERTIFICATE").count()
+        });
+        format!(
+            "certificate {names:?}, {count} authority believed {}",
+            authorities == believed
+        )
+    }
+
     fn children(&self, lines: &mut Lines) {
         for slice in &self.slices {
             let ports: Vec<_> = slice.ports.iter().flatten().filter_map(|port| port.port).collect();
@@ -329,6 +354,7 @@ impl Seen {
             "keys {}",
             keys.is_some_and(|keys| keys.contains_key("jwks.json"))
         ));
+        lines.insert(self.certificate());
         lines.insert(format!("account {}", self.account.is_some()));
         for node in self.nodes.as_array().into_iter().flatten() {
             let node = &node["node"];

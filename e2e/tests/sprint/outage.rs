@@ -177,8 +177,8 @@ pub async fn a_sprint_without_the_control_plane(world: &World<'_>, epoch: i64) -
     Ok(sprint)
 }
 
-/// The lease ran out meanwhile, so the leader ended and started again without an API server. Both replicas know the chain and
-/// tell it to whoever watches.
+/// The lease ran out meanwhile, so the leader ended and started again without an API server. Both replicas know the chain, have
+/// the certificate that proves who they are, and tell what they know to whoever watches.
 async fn knowledge_goes_on(world: &World<'_>, operators: &Places) -> Result<()> {
     until(
         "two operators that know the chain and lead nothing",
@@ -189,14 +189,17 @@ async fn knowledge_goes_on(world: &World<'_>, operators: &Places) -> Result<()> 
             let sum = |name: &str| pages.iter().map(|page| page.sum(name)).sum::<f64>();
             let (leads, watched) = (sum("gonka_operator_leader"), sum("gonka_operator_signal_subscribers"));
             let newest = |page: &&Page| page.sum("gonka_operator_chain_height") >= (height - BEHIND) as f64;
-            let known = pages.iter().filter(newest).count();
+            let proven = |page: &&Page| page.sum("gonka_operator_signal_certificate_seconds") > 0.5;
+            let known = pages.iter().filter(newest).filter(proven).count();
             Ok(if known == 2 && leads < 0.5 && watched >= SLOTS as f64 {
                 world.say(&format!(
                     "without an API server two operators know height {height}, {watched} watch them, nobody leads"
                 ));
                 Ok(())
             } else {
-                Err(format!("{known} know height {height}, {leads} lead, {watched} watch"))
+                Err(format!(
+                    "{known} know height {height} and can prove who they are, {leads} lead, {watched} watch"
+                ))
             })
         },
     )

@@ -76,6 +76,11 @@ async fn the_api_server_says_no(world: &World<'_>) -> Result<()> {
         ask(AGENT, "list", ("", "pods", ""), "gonka"),
         ask(OPERATOR, "get", secrets, "kube-system"),
         ask(OPERATOR, "list", secrets, "gonka"),
+        // One Secret of its own namespace, by name, is all it may read and change there.
+        ask(OPERATOR, "get", secrets, "gonka-system"),
+        ask(OPERATOR, "list", secrets, "gonka-system"),
+        ask(OPERATOR, "patch", secrets, "gonka-system"),
+        ask(OPERATOR, "delete", secrets, "gonka-system"),
         ask(OPERATOR, "create", ("", "pods", ""), "kube-system"),
         ask(OPERATOR, "delete", gpu_nodes, ""),
         ask(OPERATOR, "create", ("", "pods", "exec"), "gonka"),
@@ -103,6 +108,7 @@ async fn the_api_server_says_no(world: &World<'_>) -> Result<()> {
     for question in [
         ask(AGENT, "patch", gpu_status, ""),
         ask(OPERATOR, "create", ("", "pods", ""), "gonka"),
+        ask(OPERATOR, "create", secrets, "gonka-system"),
     ] {
         ensure!(
             allowed(&world.client, &question).await?,

@@ -148,9 +148,15 @@ pub struct ServeArgs {
     #[arg(long, default_value = "15s", value_parser = parse_duration)]
     pub farewell: Duration,
 
-    /// FleetSignal addresses ("http://10.0.0.1:9400"), repeated or comma-separated.
+    /// FleetSignal addresses ("https://gonka-fleet-signal.gonka-system.svc:9400"), repeated or comma-separated.
     #[arg(long, value_delimiter = ',')]
     pub signal: Vec<String>,
+    /// Name that every replica of FleetSignal must prove, where it is not the host of its address.
+    #[arg(long)]
+    pub signal_server_name: Option<String>,
+    /// Certificates of the authorities that vouch for that name, PEM, read at every connect.
+    #[arg(long)]
+    pub signal_ca: Option<PathBuf>,
     /// File of the FleetSignal token, read at every connect.
     #[arg(long)]
     pub signal_token: Option<PathBuf>,

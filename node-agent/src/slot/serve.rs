@@ -123,6 +123,8 @@ pub async fn run(args: Box<ServeArgs>, log_format: LogFormat) -> Result<(), Erro
     for address in args.signal.iter().filter(|address| !address.is_empty()) {
         let source = signal::client::Source {
             address: address.clone(),
+            server_name: args.signal_server_name.clone(),
+            authorities: args.signal_ca.clone(),
             token: args.signal_token.clone(),
             chain_id: args.chain_id.clone(),
             host_uid: args.host_uid.clone(),

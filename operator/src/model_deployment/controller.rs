@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::decide;
-use super::observe::{self, Stores, golden};
+use super::observe::{self, Believed, Stores, golden};
 use super::observed::{GoldenSeen, Observed};
 use super::{apply, pass};
 use crate::backoff;
@@ -67,7 +67,7 @@ impl Error {
     }
 }
 
-type TrustKeys = Box<dyn Fn() -> Option<String> + Send + Sync>;
+type Trust = Box<dyn Fn() -> Believed + Send + Sync>;
 
 struct Reconciler {
     context: Context,
@@ -75,7 +75,7 @@ struct Reconciler {
     doors: Arc<Doors>,
     recorder: Recorder,
     manager: String,
-    trust: TrustKeys,
+    trust: Trust,
     started: Instant,
     golden: Mutex<BTreeMap<(String, String), (Instant, GoldenSeen)>>,
     failures: Mutex<BTreeMap<(String, String), u32>>,
@@ -111,11 +111,11 @@ impl Watching {
     }
 }
 
-/// Runs on the leader until cancelled. `trust` gives the key set that verifies the operator's own token, as JSON.
+/// Runs on the leader until cancelled. `trust` says what slot pods are to believe.
 pub async fn run(
     context: Context,
     watching: Watching,
-    trust: impl Fn() -> Option<String> + Send + Sync + 'static,
+    trust: impl Fn() -> Believed + Send + Sync + 'static,
 ) -> Result<(), Error> {
     let Watching {
         stores,

@@ -43,7 +43,9 @@ pub use pods::breaker_limit;
 pub use revision::{OPERATOR_PORT, Revisions};
 pub use services::CHAIN_DOOR;
 pub use steps::{Demote, Desired, Promote, Rehearse, SlotSteps, Step, Takeover};
-pub use trust::{ACCOUNT as SLOT_ACCOUNT, CONFIG_MAP as TRUST_CONFIG_MAP, KEYS as TRUST_KEYS};
+pub use trust::{
+    ACCOUNT as SLOT_ACCOUNT, AUTHORITIES as TRUST_AUTHORITIES, CONFIG_MAP as TRUST_CONFIG_MAP, KEYS as TRUST_KEYS,
+};
 pub use world::{Assignment, Holder, assignment};
 
 use std::collections::BTreeMap;
@@ -68,7 +70,8 @@ pub fn decide(seen: &Observed) -> Desired {
     let world = World::of(seen);
     let problems = spec::problems(seen);
     if !problems.is_empty() {
-        let mut changes: Vec<Change> = Vec::new();
+        // Pods of an earlier spec run on, and go on being told whom to trust.
+        let mut changes = trust::changes(seen);
         if !was(seen, ConditionType::Accepted, problems[0].reason) {
             let all: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
             changes.push(objects::notice(seen, true, "InvalidSpec", all.join("; ")));

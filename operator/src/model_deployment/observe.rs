@@ -116,6 +116,15 @@ fn amid<R>(context: &Context, doors: &Doors, look: impl FnOnce(&Surroundings<'_>
     })
 }
 
+/// What slot pods are to believe, as far as the operator has it yet.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Believed {
+    /// Keys that sign the operator's token, a JWKS.
+    pub keys: Option<String>,
+    /// Authorities that vouch for FleetSignal's certificate, PEM.
+    pub authorities: Option<String>,
+}
+
 /// Reads the world of one deployment from the stores.
 pub fn gather(
     context: &Context,
@@ -123,10 +132,10 @@ pub fn gather(
     doors: &Doors,
     deployment: &ModelDeployment,
     golden: GoldenSeen,
-    trust_keys: Option<String>,
+    believed: Believed,
 ) -> Observed {
     amid(context, doors, |surroundings| {
-        assemble(stores, deployment, surroundings, golden, trust_keys)
+        assemble(stores, deployment, surroundings, golden, believed)
     })
 }
 
@@ -136,7 +145,7 @@ pub fn assemble(
     deployment: &ModelDeployment,
     surroundings: &Surroundings<'_>,
     golden: GoldenSeen,
-    trust_keys: Option<String>,
+    believed: Believed,
 ) -> Observed {
     let namespace = deployment.namespace().unwrap_or_default();
     let host = objects.host(&namespace, &deployment.spec.host_ref.name);
@@ -164,7 +173,8 @@ pub fn assemble(
         budget: budget.map(|budget| budget.as_ref().clone()),
         account: objects.account(&namespace).map(|account| account.as_ref().clone()),
         trust: objects.trust(&namespace).map(|trust| trust.as_ref().clone()),
-        trust_keys,
+        trust_keys: believed.keys,
+        trust_authorities: believed.authorities,
         golden,
         machines: BTreeMap::new(),
         live: BTreeMap::new(),

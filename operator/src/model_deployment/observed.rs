@@ -55,6 +55,10 @@ pub struct Observed {
     /// Keys as they should be in it; absent when the operator does not have them yet.
     #[serde(default)]
     pub trust_keys: Option<String>,
+    /// Authorities that FleetSignal's certificate is checked with, as they should be in it; absent when the operator does not have
+    /// them yet.
+    #[serde(default)]
+    pub trust_authorities: Option<String>,
     /// Artifacts a rehearsal must reproduce.
     #[serde(default)]
     pub golden: GoldenSeen,

@@ -1,24 +1,37 @@
 //! FleetSignal over a real socket, with real tokens.
 
+mod secure;
+
 use std::time::Duration;
 
 use crds::references::Window;
+use hyper_util::rt::TokioIo;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use prometheus::Registry;
 use proto::v1::fleet_signal_client::FleetSignalClient;
 use proto::v1::{self, Frame, WatchRequest};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
 use super::*;
+use crate::certificate::held::{Held, Pems};
+use crate::certificate::make::bring_up;
+use crate::certificate::proof::Proof;
 use crate::chain::{Queries, now_ms};
 use crate::facts::Facts;
 
 const JWKS: &str = include_str!("../../tests/keys/jwks.json");
 const EC: &[u8] = include_bytes!("../../tests/keys/test-es256.pem");
 const CHAIN: &str = "gonka-testnet-1";
+const NAME: &str = "gonka-fleet-signal.gonka-system.svc";
 
 fn facts(height: i64) -> Facts {
     Facts {
@@ -39,15 +52,35 @@ fn token() -> String {
     encode(&header, &claims, &EncodingKey::from_ec_pem(EC).expect("a key")).expect("signed")
 }
 
+/// A new installation's authority, and a certificate of it.
+fn held() -> Held {
+    let (held, _) = bring_up(None, NAME, now_ms() / 1000).expect("made");
+    held.expect("there is one")
+}
+
+fn pems(held: &Held) -> Pems {
+    held.pems().expect("a certificate")
+}
+
 struct Running {
     address: SocketAddr,
     facts: watch::Sender<Arc<Facts>>,
+    held: Held,
+    served: Arc<Served>,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
     tasks: JoinSet<Result<(), Error>>,
     _cache: tempfile::TempDir,
 }
 
 async fn running() -> Running {
+    let served = Arc::new(Served::default());
+    let held = held();
+    served.swap(Proof::read(pems(&held), NAME).expect("a proof"));
+    serving(held, served, false).await
+}
+
+async fn serving(held: Held, served: Arc<Served>, plaintext: bool) -> Running {
     let cache = tempfile::tempdir().expect("a folder");
     tokio::fs::write(cache.path().join("jwks.json"), JWKS)
         .await
@@ -57,11 +90,14 @@ async fn running() -> Running {
     drop(rustls::crypto::ring::default_provider().install_default());
     let queries = Queries::new(reqwest::Client::new(), watch::channel(Vec::new()).1);
     book.insert("test", seen, Arc::new(queries));
+    let metrics = Arc::new(Metrics::new(&Registry::new()).expect("metrics"));
     let serving = Serving {
         source: "operator-0".into(),
         book,
         trust: Arc::new(Trust::load(cache.path(), "fleetsignal", None).await),
-        metrics: Arc::new(Metrics::new(&Registry::new()).expect("metrics")),
+        served: Arc::clone(&served),
+        plaintext,
+        metrics: Arc::clone(&metrics),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -71,10 +107,72 @@ async fn running() -> Running {
     Running {
         address,
         facts,
+        held,
+        served,
+        metrics,
         stop,
         tasks,
         _cache: cache,
     }
+}
+
+/// A connection as clients make it: TLS to this address, believing these authorities.
+async fn secure(address: SocketAddr, authorities: &str) -> std::io::Result<Channel> {
+    let mut roots = RootCertStore::empty();
+    for authority in CertificateDer::pem_slice_iter(authorities.as_bytes()) {
+        roots.add(authority.expect("PEM")).expect("an authority");
+    }
+    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::try_from(NAME).expect("a name");
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    let mut stream = Some(TokioIo::new(stream));
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let stream = stream.take();
+        async move { stream.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected)) }
+    });
+    // TLS is spoken already, so that the channel itself must not.
+    let endpoint = Endpoint::from_static("http://gonka-fleet-signal.gonka-system.svc");
+    Ok(endpoint.connect_with_connector(connector).await.expect("HTTP/2"))
+}
+
+async fn watch_over(
+    channel: Channel,
+    chain_id: &str,
+    resume_sequence: u64,
+    token: Option<&str>,
+) -> Result<Streaming<Frame>, Status> {
+    let mut client = FleetSignalClient::new(channel);
+    let mut request = Request::new(WatchRequest {
+        chain_id: chain_id.to_owned(),
+        resume_sequence,
+        client: "test".to_owned(),
+        ..WatchRequest::default()
+    });
+    if let Some(token) = token {
+        let value = format!("Bearer {token}").parse().expect("a header");
+        request.metadata_mut().insert("authorization", value);
+    }
+    // The first look at the book takes a moment.
+    for _ in 0..40 {
+        let again = Request::from_parts(
+            request.metadata().clone(),
+            tonic::Extensions::default(),
+            request.get_ref().clone(),
+        );
+        match client.watch(again).await {
+            Err(status) if status.code() == Code::Unavailable => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            answer => return answer.map(tonic::Response::into_inner),
+        }
+    }
+    Err(Status::unavailable("never"))
 }
 
 impl Running {
@@ -84,34 +182,12 @@ impl Running {
         resume_sequence: u64,
         token: Option<&str>,
     ) -> Result<Streaming<Frame>, Status> {
-        let mut client = FleetSignalClient::connect(format!("http://{}", self.address))
-            .await
-            .expect("connected");
-        let mut request = Request::new(WatchRequest {
-            chain_id: chain_id.to_owned(),
-            resume_sequence,
-            client: "test".to_owned(),
-            ..WatchRequest::default()
-        });
-        if let Some(token) = token {
-            let value = format!("Bearer {token}").parse().expect("a header");
-            request.metadata_mut().insert("authorization", value);
-        }
-        // The first look at the book takes a moment.
-        for _ in 0..40 {
-            let again = Request::from_parts(
-                request.metadata().clone(),
-                tonic::Extensions::default(),
-                request.get_ref().clone(),
-            );
-            match client.watch(again).await {
-                Err(status) if status.code() == Code::Unavailable => {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                answer => return answer.map(tonic::Response::into_inner),
-            }
-        }
-        Err(Status::unavailable("never"))
+        let channel = secure(self.address, &self.held.authorities()).await.expect("connected");
+        watch_over(channel, chain_id, resume_sequence, token).await
+    }
+
+    fn handshakes(&self, result: &str) -> u64 {
+        self.metrics.signal_handshakes_total.with_label_values(&[result]).get()
     }
 }
 

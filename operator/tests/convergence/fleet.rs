@@ -164,6 +164,7 @@ impl Fleet {
             account: typed(one("ServiceAccount", "gonka-slot")),
             trust: typed(one("ConfigMap", "slot-trust")),
             trust_keys: Some("{\"keys\":[]}".to_owned()),
+            trust_authorities: Some("authorities\n".to_owned()),
             golden: operator::model_deployment::observed::GoldenSeen::None,
             machines: self.machines.clone(),
             live,

@@ -7,7 +7,7 @@ use network_simulator::virtual_time::door::Door;
 use operator::facts::Facts;
 use operator::live::TakeoverEvent;
 use operator::model_deployment::decide::{self, Desired, SlotSteps, Step};
-use operator::model_deployment::observe::{Surroundings, assemble, is_behind, replace_children};
+use operator::model_deployment::observe::{Believed, Surroundings, assemble, is_behind, replace_children};
 use operator::model_deployment::observed::{GoldenSeen, Observed};
 use operator::model_deployment::pass;
 
@@ -50,8 +50,11 @@ impl Operator {
     /// The snapshot as the caches have it.
     pub(super) fn observe(&mut self, deployment: &ModelDeployment, now_ms: i64) -> Observed {
         let mut observed = self.surrounded(now_ms, |surroundings| {
-            let keys = Some(KEYS.to_owned());
-            assemble(&self.caches, deployment, surroundings, GoldenSeen::None, keys)
+            let believed = Believed {
+                keys: Some(KEYS.to_owned()),
+                authorities: None,
+            };
+            assemble(&self.caches, deployment, surroundings, GoldenSeen::None, believed)
         });
         observed.revision = Some(self.revisions.of(&observed));
         observed

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod replicas;
+pub mod secure;
 
 use proto::v1::{ExamNotice, Frame, StageHeights};
 

@@ -16,7 +16,7 @@ use crate::model_deployment::observed::{Install, Observed};
 const USER: i64 = 65_532;
 /// Where the token for FleetSignal is, without the file's name.
 const SIGNAL_TOKEN: &str = "/var/run/secrets/fleet.gonka.ai/signal";
-/// Where the keys are that the operator's token is checked with.
+/// Where the keys are that the operator's token is checked with, and the authorities that vouch for FleetSignal.
 const TRUST: &str = "/etc/gonka/trust";
 /// Port of the operator door.
 pub const OPERATOR_PORT: u16 = 9410;
@@ -333,11 +333,12 @@ fn command(seen: &Observed) -> Vec<String> {
     flag(
         "signal",
         format!(
-            "http://{}.{}.svc:9400",
+            "https://{}.{}.svc:9400",
             seen.install.signal_service, seen.install.namespace
         ),
     );
     flag("signal-token", format!("{SIGNAL_TOKEN}/token"));
+    flag("signal-ca", format!("{TRUST}/{}", trust::AUTHORITIES));
     flag(
         "chain-id",
         seen.schedule

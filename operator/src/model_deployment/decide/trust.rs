@@ -1,5 +1,5 @@
-//! What slot pods need in their namespace to know whom to trust: an account without rights, and the keys that sign the
-//! operator's token. Shared by all deployments of the namespace, so nobody owns them. Pure.
+//! What slot pods need in their namespace to know whom to trust: an account without rights, the keys that sign the operator's
+//! token, and the authorities that vouch for FleetSignal's certificate. Shared by all deployments of the namespace, so nobody owns them. Pure.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,12 @@ use crate::model_deployment::observed::Observed;
 pub const ACCOUNT: &str = "gonka-slot";
 /// ConfigMap with the keys.
 pub const CONFIG_MAP: &str = "slot-trust";
-/// Its key.
+/// Its keys.
 pub const KEYS: &str = "jwks.json";
+/// Certificates that FleetSignal's certificate is checked with.
+pub const AUTHORITIES: &str = "signal-ca.pem";
 
-/// Writes of what is missing or differs. Keys the operator does not have yet change nothing.
+/// Writes of what is missing or differs. What the operator does not have yet stays as it is.
 pub fn changes(seen: &Observed) -> Vec<Change> {
     let metadata = |name: &str| ObjectMeta {
         name: Some(name.to_owned()),
@@ -33,9 +35,20 @@ pub fn changes(seen: &Observed) -> Vec<Change> {
         automount_service_account_token: Some(false),
         ..ServiceAccount::default()
     };
-    let keys = seen.trust_keys.as_ref().map(|keys| ConfigMap {
+    let there = seen.trust.as_ref().and_then(|trust| trust.data.as_ref());
+    let data: BTreeMap<String, String> = [(KEYS, &seen.trust_keys), (AUTHORITIES, &seen.trust_authorities)]
+        .into_iter()
+        .filter_map(|(key, known)| {
+            // Ours is the only manager: what is left out of a write is taken away.
+            let text = known.as_ref().or_else(|| there?.get(key))?;
+            Some((key.to_owned(), text.clone()))
+        })
+        .collect();
+    let is_known = seen.trust_keys.is_some() || seen.trust_authorities.is_some();
+    // Without keys there are no pods, and a ConfigMap without them would be taken for one with.
+    let keys = (is_known && data.contains_key(KEYS)).then(|| ConfigMap {
         metadata: metadata(CONFIG_MAP),
-        data: Some(BTreeMap::from([(KEYS.to_owned(), keys.clone())])),
+        data: Some(data),
         ..ConfigMap::default()
     });
     objects::unless_covered(seen.account.as_ref(), Object::of(&account))

@@ -1,6 +1,6 @@
 //! Observe: watches every replica behind every FleetSignal address at once; whoever is first with a new height is believed.
 
-use super::{accept, replicas};
+use super::{accept, replicas, secure};
 use crate::slot::{clock::now_ms, serve::state::Core};
 use proto::v1::{Frame, WatchRequest, fleet_signal_client::FleetSignalClient};
 use std::{
@@ -15,13 +15,13 @@ use tokio::{
     net::lookup_host,
     task::{AbortHandle, JoinSet},
 };
-use tonic::{Request, Status, metadata::MetadataValue, transport::Endpoint};
+use tonic::{Request, Status, metadata::MetadataValue};
 
 /// First and longest pause between two attempts.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A connection must stand within this time.
-const CONNECT: Duration = Duration::from_secs(3);
+/// A replica must begin to answer within this time.
+const ANSWER: Duration = Duration::from_secs(3);
 /// Heartbeats come every five seconds; a source silent for longer is left.
 const SILENCE: Duration = Duration::from_secs(20);
 /// Between two looks at what a name means.
@@ -34,8 +34,12 @@ const MAX_TOKEN: u64 = 65_536;
 /// Where and as whom to watch.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// `http://10.0.0.1:9400`.
+    /// `https://gonka-fleet-signal.gonka-system.svc:9400`.
     pub address: String,
+    /// Name its replicas must prove; else the host of the address.
+    pub server_name: Option<String>,
+    /// File of the authorities that vouch for it; it is renewed there.
+    pub authorities: Option<PathBuf>,
     /// File of the token; it is renewed there.
     pub token: Option<PathBuf>,
     /// Chain expected; empty = any.
@@ -48,12 +52,16 @@ pub struct Source {
 
 #[derive(Debug, Error)]
 enum Error {
+    #[error(
+        "{0} is not https: a token is shown to nobody who has not proven a name, and to nobody who listens on the way"
+    )]
+    Plaintext(String),
     #[error("cannot read the token {0}: is the projected volume mounted?")]
     Token(PathBuf, #[source] std::io::Error),
     #[error("the token in {0} is no header value")]
     TokenText(PathBuf),
-    #[error("cannot connect")]
-    Connect(#[source] tonic::transport::Error),
+    #[error("no connection to FleetSignal")]
+    Connect(#[from] secure::Error),
     #[error("the source ended the watch")]
     Watch(#[source] Status),
     #[error("the source closed the watch")]
@@ -78,13 +86,9 @@ pub async fn run(core: Arc<Core>, source: Source) {
             stays
         });
         for address in wanted {
-            watching.entry(address).or_insert_with(|| {
-                let source = Source {
-                    address: format!("http://{address}"),
-                    ..source.clone()
-                };
-                tasks.spawn(watch_replica(Arc::clone(&core), source))
-            });
+            watching
+                .entry(address)
+                .or_insert_with(|| tasks.spawn(watch_replica(Arc::clone(&core), source.clone(), address)));
         }
         pause = if watching.is_empty() {
             (pause * 2).min(LONGEST_PAUSE)
@@ -97,12 +101,16 @@ pub async fn run(core: Arc<Core>, source: Source) {
     }
 }
 
-/// What a name means now; nothing when nobody says.
-async fn resolve(address: &str) -> BTreeSet<SocketAddr> {
+/// Host and port of an address.
+fn place(address: &str) -> (String, u16) {
     let uri = address.parse::<http::Uri>().unwrap_or_default();
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-    let port = uri.port_u16().unwrap_or(80);
-    match tokio::time::timeout(NAMED, lookup_host((host, port))).await {
+    (host, uri.port_u16().unwrap_or(443))
+}
+
+/// What a name means now; nothing when nobody says.
+async fn resolve(address: &str) -> BTreeSet<SocketAddr> {
+    match tokio::time::timeout(NAMED, lookup_host(place(address))).await {
         Ok(Ok(found)) => found.collect(),
         Ok(Err(error)) => {
             tracing::info!(address, %error, "name is not resolved");
@@ -113,36 +121,54 @@ async fn resolve(address: &str) -> BTreeSet<SocketAddr> {
 }
 
 /// Watches one replica for ever.
-async fn watch_replica(core: Arc<Core>, source: Source) {
+async fn watch_replica(core: Arc<Core>, source: Source, replica: SocketAddr) {
     let mut pause = FIRST_PAUSE;
     let mut sequence = None;
+    let mut told = String::new();
+    let mut failures = 0;
     loop {
         let before = sequence.clone();
-        let Err(error) = watch(&core, &source, &mut sequence).await;
+        let Err(error) = watch(&core, &source, replica, &mut sequence).await;
         if sequence != before {
             pause = FIRST_PAUSE;
         }
-        tracing::info!(
-            address = source.address,
-            error = &error as &dyn std::error::Error,
-            "signal is not watched"
-        );
-        tokio::time::sleep(pause).await;
+        failures += 1;
+        let shown = with_causes(&error);
+        if shown == told {
+            tracing::debug!(%replica, error = shown, "FleetSignal is still not watched");
+        } else {
+            tracing::warn!(%replica, error = shown, "FleetSignal is not watched; tried again");
+            told = shown;
+        }
+        tokio::time::sleep(spread(pause, &source.client, failures)).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// Up to a fifth more or less, from the pod's own name: a fleet that lost a replica does not come back to it all at once.
+fn spread(pause: Duration, client: &str, failures: u32) -> Duration {
+    let hash = client.bytes().fold(0x811c_9dc5_u32 ^ failures, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    pause.mul_f64(0.8 + 0.4 * f64::from(hash) / f64::from(u32::MAX))
 }
 
 async fn watch(
     core: &Core,
     source: &Source,
+    replica: SocketAddr,
     sequence: &mut Option<(String, u64)>,
 ) -> Result<std::convert::Infallible, Error> {
-    let channel = Endpoint::from_shared(source.address.clone())
-        .map_err(Error::Connect)?
-        .connect_timeout(CONNECT)
-        .connect()
-        .await
-        .map_err(Error::Connect)?;
+    if !source.address.starts_with("https://") {
+        return Err(Error::Plaintext(source.address.clone()));
+    }
+    let name = source.server_name.clone().unwrap_or_else(|| place(&source.address).0);
+    let channel = secure::connect(replica, &name, source.authorities.as_deref()).await?;
     let mut request = Request::new(WatchRequest {
         chain_id: source.chain_id.clone(),
         host_uid: source.host_uid.clone(),
@@ -152,7 +178,7 @@ async fn watch(
     if let Some(path) = &source.token {
         request.metadata_mut().insert("authorization", read_token(path)?);
     }
-    let mut frames = tokio::time::timeout(CONNECT, FleetSignalClient::new(channel).watch(request))
+    let mut frames = tokio::time::timeout(ANSWER, FleetSignalClient::new(channel).watch(request))
         .await
         .map_err(|_| Error::Silent)?
         .map_err(Error::Watch)?
@@ -185,4 +211,28 @@ fn read_token(path: &Path) -> Result<MetadataValue<tonic::metadata::Ascii>, Erro
     format!("Bearer {}", token.trim())
         .parse()
         .map_err(|_| Error::TokenText(path.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fleet_comes_back_spread_over_two_fifths_of_the_pause() {
+        let pauses: BTreeSet<u128> = (0..100)
+            .map(|pod| spread(LONGEST_PAUSE, &format!("tiny-{pod}"), 1).as_millis())
+            .collect();
+        assert!(pauses.len() > 50, "{pauses:?}");
+        assert!(pauses.iter().all(|pause| (4_000..=6_000).contains(pause)), "{pauses:?}");
+        assert_ne!(spread(LONGEST_PAUSE, "a", 1), spread(LONGEST_PAUSE, "a", 2));
+    }
+
+    #[test]
+    fn an_address_is_a_host_and_a_port() {
+        assert_eq!(
+            place("https://signal.gonka.svc:9400"),
+            ("signal.gonka.svc".to_owned(), 9400)
+        );
+        assert_eq!(place("https://[::1]"), ("::1".to_owned(), 443));
+    }
 }
