@@ -18,11 +18,11 @@ pub fn says<K: Serialize>(observed: &K, desired: &Value) -> bool {
 struct Against<'a>(&'a Value);
 
 impl<'a> Against<'a> {
-    fn scalar(self, same: impl FnOnce(&Value) -> bool) -> Result<bool, Error> {
-        Ok(self.0.is_null() || same(self.0))
+    fn scalar(self, same: impl FnOnce(&Value) -> bool) -> bool {
+        self.0.is_null() || same(self.0)
     }
 
-    fn number(self, have: impl Into<Number>) -> Result<bool, Error> {
+    fn number(self, have: impl Into<Number>) -> bool {
         let have = have.into();
         self.scalar(|want| want.as_number() == Some(&have))
     }
@@ -110,39 +110,39 @@ impl<'a> serde::Serializer for Against<'a> {
     type SerializeStructVariant = Impossible<bool, Error>;
 
     fn serialize_bool(self, have: bool) -> Result<bool, Error> {
-        self.scalar(|want| want.as_bool() == Some(have))
+        Ok(self.scalar(|want| want.as_bool() == Some(have)))
     }
 
     fn serialize_i8(self, have: i8) -> Result<bool, Error> {
-        self.number(have)
+        Ok(self.number(have))
     }
 
     fn serialize_i16(self, have: i16) -> Result<bool, Error> {
-        self.number(have)
+        Ok(self.number(have))
     }
 
     fn serialize_i32(self, have: i32) -> Result<bool, Error> {
-        self.number(have)
+        Ok(self.number(have))
     }
 
     fn serialize_i64(self, have: i64) -> Result<bool, Error> {
-        self.number(have)
+        Ok(self.number(have))
     }
 
     fn serialize_u8(self, have: u8) -> Result<bool, Error> {
-        self.number(have)
+        Ok(self.number(have))
     }
 
     fn serialize_u16(self, have: u16) -> Result<bool, Error> {
-        self.number(have)
+        Ok(self.number(have))
     }
 
     fn serialize_u32(self, have: u32) -> Result<bool, Error> {
-        self.number(have)
+        Ok(self.number(have))
     }
 
     fn serialize_u64(self, have: u64) -> Result<bool, Error> {
-        self.number(have)
+        Ok(self.number(have))
     }
 
     fn serialize_f32(self, have: f32) -> Result<bool, Error> {
@@ -158,7 +158,7 @@ impl<'a> serde::Serializer for Against<'a> {
     }
 
     fn serialize_str(self, have: &str) -> Result<bool, Error> {
-        self.scalar(|want| want.as_str() == Some(have))
+        Ok(self.scalar(|want| want.as_str() == Some(have)))
     }
 
     fn serialize_bytes(self, have: &[u8]) -> Result<bool, Error> {

@@ -22,13 +22,6 @@ use crate::store::{Id, Kind};
 /// DAPI makes a new setup report at most once a minute.
 const REPORT_MS: i64 = 60_000;
 
-fn unpacked<K: Clone>(objects: Vec<Arc<K>>) -> Vec<K> {
-    objects
-        .into_iter()
-        .map(|object| Arc::try_unwrap(object).unwrap_or_else(|shared| K::clone(&shared)))
-        .collect()
-}
-
 impl Operator {
     /// Milliseconds until the next look.
     pub(super) fn pass_host(&mut self, ground: &mut Ground, door: &mut Door<'_>) -> Result<i64, Failure> {
@@ -66,9 +59,9 @@ impl Operator {
                 .store
                 .get(&Id::new(Kind::SprintSchedule, "", &host.spec.schedule_name))
                 .is_some(),
-            hosts: unpacked(hosts),
-            deployments: unpacked(deployments),
-            services: unpacked(services),
+            hosts,
+            deployments,
+            services,
             exams: records(self.caches.runs.values(), host),
             secret_problem: String::new(),
         };

@@ -54,10 +54,8 @@ pub(super) fn adopt(memory: &mut Memory, observed: &Observed<'_>) -> Votes {
     let parameters = backers
         .first()
         .and_then(|(name, _)| observed.views.get(*name)?.clock.as_ref())
-        .map(|clock| clock.parameters.clone());
-    let next_start = parameters
-        .as_ref()
-        .map_or(0, |parameters| poc_start + parameters.epoch_length);
+        .map(|clock| &clock.parameters);
+    let next_start = parameters.map_or(0, |parameters| poc_start + parameters.epoch_length);
     let elected = (*poc_start, *epoch, hash.clone());
     votes.dissenters = dissenters(&ballots, &elected, source_height, next_start);
     let height = memory.tip.as_ref().map_or(0, |tip| tip.height);
@@ -68,8 +66,11 @@ pub(super) fn adopt(memory: &mut Memory, observed: &Observed<'_>) -> Votes {
     if known || height < *poc_start {
         return votes;
     }
-    if let Some(mut parameters) = parameters {
-        parameters.source_height = source_height;
+    if let Some(parameters) = parameters {
+        let parameters = ChainParameters {
+            source_height,
+            ..parameters.clone()
+        };
         memory.anchor = Some(Anchor {
             epoch: *epoch,
             poc_start: *poc_start,
