@@ -2,7 +2,11 @@
 //!
 //! Both members of a layer's output (hidden and residual) are reflected, after every layer including the last.
 
-use crate::{decoder::Arithmetic, rng, seed, vector};
+use crate::{
+    decoder::Arithmetic,
+    rng, seed,
+    vector::{self, LANES},
+};
 
 /// Unit vector of the reflection after `layer`, in single precision, `dim` elements; cast it to the run's type
 /// before use (in bf16 it is then no longer exactly of length one, as in the reference).
@@ -24,11 +28,17 @@ pub fn reflect<A: Arithmetic>(rows: &mut [f32], v: &[f32]) {
     vector::widest(
         #[inline(always)]
         || {
-            for row in rows.chunks_exact_mut(v.len()) {
-                let dot = vector::sum_of_pairs(row, v, |x, v| A::round(x * v));
-                let twice = A::round(2.0 * A::round(dot));
-                for (x, v) in row.iter_mut().zip(v) {
-                    *x = A::round(*x - A::round(twice * v));
+            for rows in rows.chunks_mut(LANES * v.len()) {
+                // Dot products of sixteen rows, before one waits for its own.
+                let mut dots = [0.0; LANES];
+                for (dot, row) in dots.iter_mut().zip(rows.chunks_exact(v.len())) {
+                    *dot = vector::sum_of_pairs(row, v, |x, v| A::round(x * v));
+                }
+                for (row, dot) in rows.chunks_exact_mut(v.len()).zip(dots) {
+                    let twice = A::round(2.0 * A::round(dot));
+                    for (x, v) in row.iter_mut().zip(v) {
+                        *x = A::round(*x - A::round(twice * v));
+                    }
                 }
             }
         },

@@ -249,18 +249,19 @@ fn load<S: Simd, const PARTS: usize>(y: &[f32], sums: &mut [S::f32s; PARTS]) {
 fn store<A: Arithmetic, S: Simd, const PARTS: usize>(sums: [S::f32s; PARTS], y: &mut [f32]) {
     let mut block = [0.0; LANES];
     S::as_mut_simd_f32s(&mut block).0.copy_from_slice(&sums);
-    for sum in &mut block {
-        *sum = A::round(*sum);
-    }
+    let block = block.map(
+        #[inline(always)]
+        |sum| A::round(sum),
+    );
     // A whole block is one store.
     match y.first_chunk_mut::<LANES>() {
         Some(y) => *y = block,
-        None => store_some(&block, y),
+        None => store_some(block, y),
     }
 }
 
 #[inline(never)]
-fn store_some(block: &[f32; LANES], y: &mut [f32]) {
+fn store_some(block: [f32; LANES], y: &mut [f32]) {
     y.copy_from_slice(&block[..y.len()]);
 }
 

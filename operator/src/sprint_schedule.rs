@@ -20,6 +20,7 @@ use kube::runtime::Controller;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt as _};
+use serde::Deserialize as _;
 
 use crate::apply::{self, apply};
 use crate::backoff;
@@ -123,7 +124,7 @@ async fn reconcile(object: Arc<DeserializeGuard<SprintSchedule>>, shared: Arc<Sh
 /// The status a change writes.
 pub fn written_status(change: &Change) -> Option<SprintScheduleStatus> {
     match change {
-        Change::Status(object) => serde_json::from_value(object.value["status"].clone()).ok(),
+        Change::Status(object) => SprintScheduleStatus::deserialize(&object.value["status"]).ok(),
         Change::Apply(_) | Change::Create(_) | Change::Merge(_) | Change::Delete(_) | Change::Event(_) => None,
     }
 }

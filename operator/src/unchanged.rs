@@ -1,5 +1,9 @@
 //! Whether an observed object already says what is desired. Pure: it is what makes a second reconcile write nothing.
 
+mod stream;
+
+pub use stream::says;
+
 use serde_json::Value;
 
 /// True when every field of `desired` is in `observed` with the same value. Fields only the API server or others set do

@@ -92,7 +92,7 @@ impl Ground {
     }
 
     /// A write of the operator.
-    pub fn write(&mut self, door: &mut Door<'_>, manager: &str, change: &Change) -> Result<(), WriteError> {
+    pub fn write(&mut self, door: &mut Door<'_>, manager: &str, change: Change) -> Result<(), WriteError> {
         let now_ms = Self::now(door);
         if matches!(change, Change::Event(_)) {
             return Ok(());
@@ -103,17 +103,17 @@ impl Ground {
         let fault = self.faults.writes.pop();
         match fault {
             Some(WriteFault::Lost) => {
-                self.note(door, &format!("lost {}", shown(change)));
+                self.note(door, &format!("lost {}", shown(&change)));
                 return Err(WriteError::Silent);
             }
             Some(WriteFault::Conflict) => {
-                self.note(door, &format!("conflict {}", shown(change)));
+                self.note(door, &format!("conflict {}", shown(&change)));
                 let id = Id::new(Kind::ConfigMap, "", "somebody-was-faster");
                 return Err(WriteError::Refused(Refusal::Conflict(id)));
             }
             Some(WriteFault::Unanswered) | None => {}
         }
-        self.note(door, &shown(change));
+        self.note(door, &shown(&change));
         let written = self.store.write(manager, change, now_ms);
         self.tell(door);
         match written {

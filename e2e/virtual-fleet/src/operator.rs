@@ -1,6 +1,7 @@
 //! The operator's process in virtual time: caches that lag, doors, notes and failures of one life, and what outlives it. Every
 //! decision is the operator's own; here it is fed, and what it asks for is carried out in its order.
 
+mod answers;
 mod deployment;
 mod doors;
 mod host;
@@ -301,15 +302,15 @@ impl Operator {
         ground: &mut Ground,
         door: &mut Door<'_>,
         controller: Controller,
-        change: &Change,
+        change: Change,
     ) -> Result<(), Failure> {
         if matches!(change, Change::Event(_)) {
-            ground.note(door, &crate::ground::shown(change));
+            ground.note(door, &crate::ground::shown(&change));
             return Ok(());
         }
-        if deleted_pod(change).is_some() {
+        if deleted_pod(&change).is_some() {
             let facts = self.reader.as_ref().map(|reader| reader.facts().clone());
-            ground.check_deletion(door, change, facts.as_deref());
+            ground.check_deletion(door, &change, facts.as_deref());
         }
         ground.checks.writes += 1;
         let written = ground.write(door, &manager(controller), change);

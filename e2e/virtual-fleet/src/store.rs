@@ -95,10 +95,6 @@ fn kind_of(object: &Object) -> Result<Kind, Refusal> {
         .map_err(|_| Refusal::UnknownKind(object.resource.kind.clone()))
 }
 
-fn owned((key, value): (&String, &Value)) -> (String, Value) {
-    (key.clone(), value.clone())
-}
-
 fn uid(value: &Value) -> Option<&str> {
     value["metadata"]["uid"].as_str()
 }
@@ -146,37 +142,31 @@ impl Store {
     }
 
     /// Carries out one change of a decision; Events for people change nothing. The place of what was written.
-    pub fn write(&mut self, manager: &str, change: &Change, now_ms: i64) -> Result<Option<Id>, Refusal> {
+    pub fn write(&mut self, manager: &str, change: Change, now_ms: i64) -> Result<Option<Id>, Refusal> {
         match change {
             Change::Apply(object) => self.apply(manager, object, false, now_ms).map(Some),
             Change::Status(object) => self.apply(manager, object, true, now_ms).map(Some),
-            Change::Create(object) => self.create(object, now_ms).map(Some),
-            Change::Merge(object) => self.merge(object).map(Some),
-            Change::Delete(deletion) => self.delete_named(deletion, now_ms).map(Some),
+            Change::Create(object) => self.create(&object, now_ms).map(Some),
+            Change::Merge(object) => self.merge(&object).map(Some),
+            Change::Delete(deletion) => self.delete_named(&deletion, now_ms).map(Some),
             Change::Event(_) => Ok(None),
         }
     }
 
-    fn apply(&mut self, manager: &str, object: &Object, status: bool, now_ms: i64) -> Result<Id, Refusal> {
-        let kind = kind_of(object)?;
+    fn apply(&mut self, manager: &str, object: Object, status: bool, now_ms: i64) -> Result<Id, Refusal> {
+        let kind = kind_of(&object)?;
         let id = Id::new(kind, object.namespace.as_deref().unwrap_or_default(), &object.name);
-        let meant = uid(&object.value).map(str::to_owned);
         let known = self.objects.get(&id);
-        match (&meant, known) {
+        match (uid(&object.value), known) {
             (Some(meant), Some(known)) if uid(&known.value) != Some(meant) => return Err(Refusal::Conflict(id)),
             (Some(_), None) => return Err(Refusal::Conflict(id)),
             (None, None) if status => return Err(Refusal::NotFound(id)),
             _ => {}
         }
-        let part = match &object.value {
-            Value::Object(map) => Value::Object(
-                map.iter()
-                    .filter(|(key, _)| (*key == "status") == status)
-                    .map(owned)
-                    .collect(),
-            ),
-            other => other.clone(),
-        };
+        let mut part = object.value;
+        if let Value::Object(members) = &mut part {
+            members.retain(|key, _| (key == "status") == status);
+        }
         let fresh = known.is_none();
         let mut value = match known {
             Some(known) => Value::clone(&known.value),

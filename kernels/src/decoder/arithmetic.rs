@@ -83,12 +83,9 @@ impl Arithmetic for Bf16 {
     #[inline(always)]
     fn round(x: f32) -> f32 {
         let bits = x.to_bits();
-        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000;
-        f32::from_bits(if x.is_nan() {
-            (bits | 0x0040_0000) & 0xffff_0000
-        } else {
-            rounded
-        })
+        let carried = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
+        let kept = if x.is_nan() { bits | 0x0040_0000 } else { carried };
+        f32::from_bits(kept & 0xffff_0000)
     }
 }
 

@@ -5,6 +5,7 @@ mod assemble;
 pub use assemble::{Objects, Surroundings, assemble, machine, records, wanted_machines};
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crds::gonka_host::{ExamSummary, ExternalNetworkNode};
 use crds::labels;
@@ -75,9 +76,9 @@ pub async fn observe(
     let facts = context.book.facts(schedule);
     let objects = Objects {
         schedule_exists,
-        hosts,
-        deployments,
-        services,
+        hosts: shared(hosts),
+        deployments: shared(deployments),
+        services: shared(services),
         exams,
         secret_problem,
     };
@@ -98,6 +99,10 @@ pub async fn observe(
         observed.chain = chain(&queries, &host.spec.account.address, &facts).await;
     }
     Ok((observed, dapi))
+}
+
+fn shared<K>(objects: Vec<K>) -> Vec<Arc<K>> {
+    objects.into_iter().map(Arc::new).collect()
 }
 
 async fn token(

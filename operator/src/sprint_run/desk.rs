@@ -11,7 +11,7 @@ use super::gates;
 use super::job::{self, Outcome, Work};
 use super::notes::{Key, Note, Notes};
 use super::observed::HostView;
-use super::stores::{World, is_sealed};
+use super::stores::World;
 use super::watch::{self, Seen};
 use crate::backoff;
 use crate::facts::Facts;
@@ -166,7 +166,7 @@ impl Desk {
     /// Records an earlier process left open.
     fn resume(&mut self, facts: &Facts, world: &World) {
         let Some(parameters) = &facts.parameters else { return };
-        for run in world.runs.iter().filter(|run| !is_sealed(run)) {
+        for run in &world.open {
             let host = world
                 .host(&run.spec.host_ref.uid)
                 .filter(|host| host.spec.schedule_name == facts.schedule);
@@ -254,13 +254,17 @@ impl Desk {
                 });
             }
             let phase = note.exam.phase(facts);
+            let waits = note.busy || sight.now_ms < note.not_before_ms || room == 0;
+            if note.created && (waits || !is_due(note, phase)) {
+                continue;
+            }
             // A record of the same name may be that of a host that is gone.
             let run = world
                 .runs
                 .iter()
                 .find(|run| is_named(run, key) && run.spec.host_ref.uid == note.host.uid);
             note.created |= run.is_some();
-            if note.busy || sight.now_ms < note.not_before_ms || room == 0 || !is_due(note, phase) {
+            if waits || !is_due(note, phase) {
                 continue;
             }
             note.busy = true;

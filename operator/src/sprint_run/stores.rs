@@ -70,6 +70,8 @@ pub struct World {
     pub schedules: Vec<Arc<SprintSchedule>>,
     /// Records that are closed: all but the newest, as a rule, so that nobody goes through them at every look.
     pub(super) sealed: Arc<Vec<Key>>,
+    /// The others.
+    pub(super) open: Vec<Arc<SprintRun>>,
 }
 
 impl World {
@@ -80,9 +82,10 @@ impl World {
         runs: Vec<Arc<SprintRun>>,
         schedules: Vec<Arc<SprintSchedule>>,
     ) -> Self {
-        let sealed = runs.iter().filter(|run| is_sealed(run)).map(|run| job::key(run));
+        let (sealed, open): (Vec<_>, Vec<_>) = runs.iter().partition(|run| is_sealed(run));
         Self {
-            sealed: Arc::new(sealed.collect()),
+            sealed: Arc::new(sealed.into_iter().map(|run| job::key(run)).collect()),
+            open: open.into_iter().cloned().collect(),
             hosts,
             deployments,
             runs,
@@ -116,7 +119,7 @@ impl World {
 }
 
 /// The record is closed.
-pub(super) fn is_sealed(run: &SprintRun) -> bool {
+fn is_sealed(run: &SprintRun) -> bool {
     run.status.as_ref().is_some_and(|status| status.sealed_time.is_some())
 }
 

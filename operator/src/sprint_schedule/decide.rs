@@ -1,5 +1,7 @@
 //! Box 3: whether the status is written, and what it says. Pure.
 
+use std::borrow::Cow;
+
 use crds::SprintSchedule;
 use crds::sprint_schedule::SprintScheduleStatus;
 
@@ -15,9 +17,9 @@ const QUIET_MILLIS: i64 = 60_000;
 /// What to write: nothing while the world is as the status says.
 pub fn decide(observed: &Observed) -> Vec<Change> {
     let (object, reasons) = match (&observed.object, &observed.invalid) {
-        (Some(object), _) => (object.clone(), reasons(&object.spec)),
+        (Some(object), _) => (Cow::Borrowed(object), reasons(&object.spec)),
         (None, Some(invalid)) => (
-            stand_in(invalid, observed.previous.clone()),
+            Cow::Owned(stand_in(invalid, observed.previous.clone())),
             vec![format!("the object cannot be understood: {}", invalid.error)],
         ),
         (None, None) => return Vec::new(),
@@ -32,7 +34,7 @@ pub fn decide(observed: &Observed) -> Vec<Change> {
     if before == after || (quiet && essence(&before) == essence(&after)) {
         return Vec::new();
     }
-    vec![Change::Status(Object::status_of(&object, &after))]
+    vec![Change::Status(Object::status_of(object.as_ref(), &after))]
 }
 
 /// An object that cannot be understood still has a name, a generation and what was written last.

@@ -127,7 +127,7 @@ fn external_row(node: &crate::dapi::Node) -> Value {
 }
 
 /// The newest settlement that can still be claimed at this height, with its epoch.
-fn claimable<'a>(view: &View<'a>) -> Option<(u64, &'a Settlement)> {
+pub fn claimable<'a>(view: &View<'a>) -> Option<(u64, &'a Settlement)> {
     let settled = view
         .net
         .epochs

@@ -81,7 +81,7 @@ impl Operator {
             desired = decide::decide(&observed);
         }
         let again = pass::again(&desired, self.settings.resync_seconds).as_millis() as i64;
-        self.carry_out(ground, door, &desired)?;
+        self.carry_out(ground, door, desired)?;
         Ok(again)
     }
 
@@ -103,7 +103,7 @@ impl Operator {
     }
 
     /// Slots first, one after another; then children, labels and status; rehearsals aside.
-    fn carry_out(&mut self, ground: &mut Ground, door: &mut Door<'_>, desired: &Desired) -> Result<(), Failure> {
+    fn carry_out(&mut self, ground: &mut Ground, door: &mut Door<'_>, desired: Desired) -> Result<(), Failure> {
         let mut failed = None;
         for slot in &desired.slots {
             match self.steps(ground, door, slot) {
@@ -112,7 +112,7 @@ impl Operator {
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
-        for change in &desired.changes {
+        for change in desired.changes {
             match self.write(ground, door, Controller::Deployment, change) {
                 Ok(()) => {}
                 Err(Failure::Died) => return Err(Failure::Died),
@@ -133,7 +133,7 @@ impl Operator {
         for step in &slot.steps {
             match step {
                 Step::Demote(demote) => self.demote(ground, door, demote),
-                Step::Change(change) => self.write(ground, door, Controller::Deployment, change)?,
+                Step::Change(change) => self.write(ground, door, Controller::Deployment, change.clone())?,
                 Step::Promote(promote) => match self.promote(ground, door, promote) {
                     Promoted::Told => self.record(slot, Some(Ground::now(door))),
                     Promoted::Silent => return Err(Failure::Again),

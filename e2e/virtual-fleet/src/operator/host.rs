@@ -1,35 +1,26 @@
 //! One pass over a GonkaHost: lists from the API server, DAPI through its doors, the account off the chain.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crds::{GonkaHost, GpuNode};
 use network_simulator::dapi::nodes::NodeSpec;
 use network_simulator::faults::{ENDPOINTS, Port};
-use network_simulator::views::{View, admin, rest_epoch, rest_host, setup};
+use network_simulator::views::{View, setup};
 use network_simulator::virtual_time::door::{Door, NoAnswer};
-use operator::dapi::answers;
+use operator::dapi::answers::setup_report;
 use operator::facts::Facts;
 use operator::gonka_host::apply::changes;
 use operator::gonka_host::decide::decide;
 use operator::gonka_host::observe::{Objects, Surroundings, assemble, machine, records, wanted_machines};
 use operator::gonka_host::observed::{ChainView, Observed, Reading};
 use operator::gonka_host::plan::DapiWrite;
-use operator::gonka_host::{group, settlement, summary};
 
-use super::{Controller, Failure, Operator};
+use super::{Controller, Failure, Operator, answers};
 use crate::ground::Ground;
 use crate::store::{Id, Kind};
 
 /// DAPI makes a new setup report at most once a minute.
 const REPORT_MS: i64 = 60_000;
-
-fn unpacked<K: Clone>(objects: Vec<Arc<K>>) -> Vec<K> {
-    objects
-        .into_iter()
-        .map(|object| Arc::try_unwrap(object).unwrap_or_else(|shared| K::clone(&shared)))
-        .collect()
-}
 
 impl Operator {
     /// Milliseconds until the next look.
@@ -41,7 +32,7 @@ impl Operator {
             let desired = decide(&observed);
             let refused = write(ground, door, &desired.writes);
             for change in changes(&observed, &desired, refused.as_deref()) {
-                self.write(ground, door, Controller::Host, &change)?;
+                self.write(ground, door, Controller::Host, change)?;
             }
             if refused.is_some() {
                 return Err(Failure::Again);
@@ -68,9 +59,9 @@ impl Operator {
                 .store
                 .get(&Id::new(Kind::SprintSchedule, "", &host.spec.schedule_name))
                 .is_some(),
-            hosts: unpacked(hosts),
-            deployments: unpacked(deployments),
-            services: unpacked(services),
+            hosts,
+            deployments,
+            services,
             exams: records(self.caches.runs.values(), host),
             secret_problem: String::new(),
         };
@@ -96,7 +87,7 @@ impl Operator {
     fn ask_dapi(&mut self, door: &mut Door<'_>, now_ms: i64, observed: &mut Observed) {
         let shown = door.view(Port::DapiAdmin);
         observed.nodes = match shown {
-            Ok(view) => Reading::of(answers::nodes(&admin::nodes(&view, 0))),
+            Ok(view) => Reading::known(answers::nodes(&view)),
             Err(silent) => Reading::of::<NoAnswer>(Err(silent)),
         };
         let known = self.report.as_ref().filter(|(at, _)| now_ms - at < REPORT_MS);
@@ -104,7 +95,7 @@ impl Operator {
             (Err(silent), _) => Reading::of::<NoAnswer>(Err(silent)),
             (Ok(_), Some((_, report))) => Reading::known(report.clone()),
             (Ok(view), None) => {
-                let report = answers::setup_report(&setup::report(view.net, &[]));
+                let report = setup_report(&setup::report(view.net, &[]));
                 if let Ok(report) = &report {
                     self.report = Some((now_ms, report.clone()));
                 }
@@ -162,34 +153,17 @@ pub(super) fn ask<T>(door: &mut Door<'_>, read: impl Fn(&View<'_>) -> T) -> Opti
 
 fn chain(door: &mut Door<'_>, facts: &Facts) -> ChainView {
     let read = ask(door, |view| {
-        let ours = view.net.ours;
-        let address = view.net.hosts.get(ours).map(|host| host.address.clone());
-        let address = address.unwrap_or_default();
         let mut shown = ChainView::default();
-        if let Some(answer) = rest_epoch::current_epoch_group_data(view) {
-            match group(&answer, &address) {
-                Ok(group) => {
-                    shown.weight = Reading::known(group.member.map_or(0, |member| member.weight));
-                    shown.scales = group.scales;
-                }
-                Err(error) => shown.weight = Reading::of(Err(error)),
-            }
+        if let Some((weight, scales)) = answers::standing(view) {
+            shown.weight = Reading::known(weight);
+            shown.scales = scales;
         }
-        shown.settlement = match rest_host::settle_amount(view, ours) {
-            Some(answer) => Reading::of(settlement(&answer)),
-            None => Reading::known(None),
-        };
-        let mut summaries = BTreeMap::new();
-        for epoch in [facts.epoch - 1, facts.epoch - 2]
-            .into_iter()
+        shown.settlement = Reading::known(answers::settlement(view));
+        let epochs = [facts.epoch - 1, facts.epoch - 2].into_iter();
+        let summaries = epochs
             .filter(|epoch| *epoch > 0)
-        {
-            let answer = rest_host::epoch_performance_summary(view, epoch.unsigned_abs(), ours);
-            if let Some(Ok(Some(found))) = answer.map(|answer| summary(&answer)) {
-                summaries.insert(epoch, found);
-            }
-        }
-        shown.summaries = Reading::known(summaries);
+            .filter_map(|epoch| Some((epoch, answers::summary(view, epoch)?)));
+        shown.summaries = Reading::known(summaries.collect());
         shown
     });
     read.unwrap_or_else(|| ChainView {

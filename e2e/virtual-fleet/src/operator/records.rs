@@ -10,8 +10,8 @@ use network_simulator::views::{View, dapi, rest_epoch, rest_exam, rest_host};
 use network_simulator::virtual_time::door::{Door, NoAnswer};
 use operator::change::{Change, Deletion};
 use operator::facts::{Exam, Facts};
+use operator::gonka_host::group;
 use operator::gonka_host::observed::Reading;
-use operator::gonka_host::{group, settlement, summary};
 use operator::sprint_run::answers;
 use operator::sprint_run::desk::{Sight, Task};
 use operator::sprint_run::examined::{Examined, Phase};
@@ -21,7 +21,7 @@ use operator::sprint_run::observed::{Evidence, HostView};
 use operator::sprint_run::{confirmations, retention, scan};
 
 use super::host::ask;
-use super::{Controller, Failure, Operator};
+use super::{Controller, Failure, Operator, answers as host};
 use crate::agenda::Event;
 use crate::ground::Ground;
 
@@ -113,7 +113,7 @@ impl Operator {
         let observed = job::snapshot(work, evidence, now_ms);
         let desired = operator::sprint_run::decide::decide(&observed);
         for change in job::changes(&observed, &desired) {
-            self.write(ground, door, Controller::Records, &change)?;
+            self.write(ground, door, Controller::Records, change)?;
         }
         Ok(Done {
             complete: desired.complete,
@@ -134,7 +134,7 @@ impl Operator {
             .map(|run| Change::Delete(Deletion::of(run, None)))
             .collect();
         for change in surplus {
-            if self.write(ground, door, Controller::Records, &change).is_err() {
+            if self.write(ground, door, Controller::Records, change).is_err() {
                 return;
             }
         }
@@ -273,16 +273,9 @@ fn weight(door: &mut Door<'_>, exam: &Examined, address: &str) -> Reading<Option
 
 fn reward(door: &mut Door<'_>, epoch: i64) -> Reading<Option<u64>> {
     let read = |view: &View<'_>| {
-        let ours = view.net.ours;
-        let open = rest_host::settle_amount(view, ours).map(|answer| settlement(&answer));
-        if let Some(Ok(Some(open))) = open
-            && open.epoch == epoch
-        {
-            return Some(open.amount);
-        }
-        let paid = rest_host::epoch_performance_summary(view, epoch.unsigned_abs(), ours);
-        let paid = paid.and_then(|answer| summary(&answer).ok().flatten());
-        paid.filter(|paid| paid.claimed).map(|paid| paid.amount)
+        let open = host::settlement(view).filter(|open| open.epoch == epoch);
+        let paid = || host::summary(view, epoch).filter(|paid| paid.claimed);
+        open.map(|open| open.amount).or_else(|| paid().map(|paid| paid.amount))
     };
     match ask(door, read) {
         Some(amount) => Reading::known(amount),

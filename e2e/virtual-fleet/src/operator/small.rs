@@ -28,13 +28,15 @@ impl Operator {
             now_ms,
         };
         let changes: Vec<Change> = decide::decide(&observed);
-        for change in &changes {
+        if changes.is_empty() {
+            return Ok(QUIET_MS);
+        }
+        let previous = changes.iter().find_map(written_status);
+        for change in changes {
             self.write(ground, door, Controller::Schedule, change)?;
         }
-        if !changes.is_empty() {
-            self.past.written_ms = Some(now_ms);
-            self.past.previous = changes.iter().find_map(written_status);
-        }
+        self.past.written_ms = Some(now_ms);
+        self.past.previous = previous;
         Ok(QUIET_MS)
     }
 
@@ -50,7 +52,7 @@ impl Operator {
             agent: None,
         };
         for change in operator::gpu_node::decide::decide(&observed) {
-            self.write(ground, door, Controller::GpuNode, &change)?;
+            self.write(ground, door, Controller::GpuNode, change)?;
         }
         Ok(i64::try_from(self.settings.resync_seconds).unwrap_or(60) * 1000)
     }

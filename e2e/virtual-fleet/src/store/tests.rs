@@ -18,7 +18,7 @@ fn object(kind: &str, name: &str, value: Value) -> Object {
 
 fn pod(store: &mut Store) -> Id {
     let value = json!({"metadata": {"generateName": "tiny-", "labels": {"fleet.gonka.ai/protected": "true"}}, "spec": {"nodeName": "n1"}});
-    let made = store.write("m", &Change::Create(object("Pod", "", value)), NOW);
+    let made = store.write("m", Change::Create(object("Pod", "", value)), NOW);
     made.expect("made").expect("a pod has a place")
 }
 
@@ -27,9 +27,9 @@ fn a_write_that_changes_nothing_is_no_news() {
     let mut store = Store::default();
     let value = json!({"spec": {"a": 1}, "status": {"ignored": true}});
     let write = Change::Apply(object("Service", "s", value));
-    store.write("m", &write, NOW).expect("written");
+    store.write("m", write.clone(), NOW).expect("written");
     assert_eq!(store.take_news().len(), 1);
-    store.write("m", &write, NOW + 5_000).expect("written");
+    store.write("m", write, NOW + 5_000).expect("written");
     assert!(!store.has_news());
     let (_, value) = store.list(Kind::Service).next().expect("there");
     assert!(
@@ -69,9 +69,9 @@ fn a_write_that_names_another_uid_is_refused_and_makes_nothing() {
             json!({"metadata": {"uid": uid, "labels": {"x": "y"}}}),
         ))
     };
-    let stranger = store.write("m", &labels("stranger", &id.name), NOW);
+    let stranger = store.write("m", labels("stranger", &id.name), NOW);
     assert_eq!(stranger, Err(Refusal::Conflict(id.clone())));
-    assert!(store.write("m", &labels("any", "gone"), NOW).is_err());
+    assert!(store.write("m", labels("any", "gone"), NOW).is_err());
     assert_eq!(store.list(Kind::Pod).count(), 1);
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crds::sprint_schedule::ChainParameters;
+
 use super::{Anchor, Epoch, Memory, Observed};
 use crate::chain::view::Failure;
 use crate::chain::{heights, parameters};
@@ -21,6 +23,7 @@ type Ballot = (i64, i64, String);
 pub(super) fn adopt(memory: &mut Memory, observed: &Observed<'_>) -> Votes {
     let mut ballots: BTreeMap<Ballot, Vec<(&str, i64)>> = BTreeMap::new();
     let mut votes = Votes::default();
+    let mut hashed: Option<(&ChainParameters, String)> = None;
     for endpoint in &observed.spec.endpoints {
         let Some(view) = observed.views.get(&endpoint.name) else {
             continue;
@@ -32,7 +35,11 @@ pub(super) fn adopt(memory: &mut Memory, observed: &Observed<'_>) -> Votes {
         }
         // A clock counts only beside blocks of the right chain.
         if let Some(clock) = view.live_clock().filter(|_| view.chain_id == observed.spec.chain_id) {
-            let ballot = (clock.poc_start, clock.epoch, parameters::hash(&clock.parameters));
+            // Clocks mostly say the same.
+            let known = hashed.take().filter(|(known, _)| **known == clock.parameters);
+            let (_, hash) =
+                hashed.insert(known.unwrap_or_else(|| (&clock.parameters, parameters::hash(&clock.parameters))));
+            let ballot = (clock.poc_start, clock.epoch, hash.clone());
             ballots.entry(ballot).or_default().push((&endpoint.name, clock.height));
         }
     }
@@ -47,10 +54,8 @@ pub(super) fn adopt(memory: &mut Memory, observed: &Observed<'_>) -> Votes {
     let parameters = backers
         .first()
         .and_then(|(name, _)| observed.views.get(*name)?.clock.as_ref())
-        .map(|clock| clock.parameters.clone());
-    let next_start = parameters
-        .as_ref()
-        .map_or(0, |parameters| poc_start + parameters.epoch_length);
+        .map(|clock| &clock.parameters);
+    let next_start = parameters.map_or(0, |parameters| poc_start + parameters.epoch_length);
     let elected = (*poc_start, *epoch, hash.clone());
     votes.dissenters = dissenters(&ballots, &elected, source_height, next_start);
     let height = memory.tip.as_ref().map_or(0, |tip| tip.height);
@@ -61,8 +66,11 @@ pub(super) fn adopt(memory: &mut Memory, observed: &Observed<'_>) -> Votes {
     if known || height < *poc_start {
         return votes;
     }
-    if let Some(mut parameters) = parameters {
-        parameters.source_height = source_height;
+    if let Some(parameters) = parameters {
+        let parameters = ChainParameters {
+            source_height,
+            ..parameters.clone()
+        };
         memory.anchor = Some(Anchor {
             epoch: *epoch,
             poc_start: *poc_start,

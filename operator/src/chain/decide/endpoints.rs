@@ -114,9 +114,16 @@ fn block_fault(memory: &Memory, observed: &Observed<'_>, view: &View) -> Option<
 }
 
 fn contradicts(observed: &Observed<'_>, view: &View) -> bool {
-    view.recent
-        .iter()
-        .any(|(height, block)| tip::agreed_at(observed, *height).is_some_and(|agreed| agreed.hash != block.hash))
+    let counting: Vec<&View> = observed.counting().map(|(_, other)| other).collect();
+    // Votes are counted only where somebody says otherwise.
+    let disputed = |height: i64, hash: &str| {
+        let mut others = counting.iter().filter_map(|other| other.block(height));
+        others.any(|other| other.hash != hash)
+    };
+    view.recent.iter().any(|(height, block)| {
+        disputed(*height, &block.hash)
+            && tip::agreed_at(observed, *height).is_some_and(|agreed| agreed.hash != block.hash)
+    })
 }
 
 /// Whether enough endpoints stand behind the newest block; else why not, with names.

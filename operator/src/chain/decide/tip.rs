@@ -16,16 +16,18 @@ pub(super) fn agreed_at<'a>(observed: &Observed<'a>, height: i64) -> Option<&'a 
 }
 
 fn winner<'a>(observed: &Observed<'a>, height: i64) -> Option<(&'a Block, usize)> {
-    let mut votes: BTreeMap<&str, (&Block, usize)> = BTreeMap::new();
-    for (_, view) in observed.counting() {
-        if let Some(block) = view.block(height) {
-            votes.entry(&block.hash).or_insert((block, 0)).1 += 1;
+    let blocks = || observed.counting().filter_map(|(_, view)| view.block(height));
+    let mut leader: Option<(&Block, usize)> = None;
+    let mut tied = false;
+    for block in blocks() {
+        let votes = blocks().filter(|other| other.hash == block.hash).count();
+        match leader {
+            Some((known, most)) if votes < most || known.hash == block.hash => {}
+            Some((_, most)) if votes == most => tied = true,
+            _ => (leader, tied) = (Some((block, votes)), false),
         }
     }
-    let most = votes.values().map(|(_, count)| *count).max()?;
-    let mut leaders = votes.values().filter(|(_, count)| *count == most);
-    let leader = leaders.next()?;
-    (most >= observed.quorum() && leaders.next().is_none()).then_some(*leader)
+    leader.filter(|(_, votes)| !tied && *votes >= observed.quorum())
 }
 
 /// Whether endpoints report different blocks above the agreed one, and none of them has a quorum.

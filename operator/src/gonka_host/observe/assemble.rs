@@ -22,11 +22,11 @@ pub struct Objects {
     /// Whether the host's SprintSchedule exists.
     pub schedule_exists: bool,
     /// Every GonkaHost of the cluster.
-    pub hosts: Vec<GonkaHost>,
+    pub hosts: Vec<Arc<GonkaHost>>,
     /// ModelDeployments of the host's namespace.
-    pub deployments: Vec<ModelDeployment>,
+    pub deployments: Vec<Arc<ModelDeployment>>,
     /// Slot Services of the host's namespace.
-    pub services: Vec<Service>,
+    pub services: Vec<Arc<Service>>,
     /// The newest records of this host's exams.
     pub exams: Vec<ExamSummary>,
     /// Why the Secret of the spec cannot be used.
@@ -52,6 +52,7 @@ pub fn assemble(host: &GonkaHost, objects: Objects, surroundings: &Surroundings<
         .deployments
         .into_iter()
         .filter(|deployment| Some(&deployment.spec.host_ref.name) == host.metadata.name.as_ref())
+        .map(Arc::unwrap_or_clone)
         .collect();
     Observed {
         now_ms: surroundings.now_ms,
@@ -61,9 +62,9 @@ pub fn assemble(host: &GonkaHost, objects: Objects, surroundings: &Surroundings<
         schedule_exists: objects.schedule_exists,
         callback_base: callback_base(surroundings.board, &deployments),
         secret_problem: objects.secret_problem,
-        others: others(host, objects.hosts),
+        others: others(host, &objects.hosts),
         deployments,
-        addresses: addresses(objects.services),
+        addresses: addresses(&objects.services),
         machines: BTreeMap::new(),
         nodes: Reading::default(),
         report: Reading::default(),
@@ -85,11 +86,16 @@ pub fn records<'a>(runs: impl Iterator<Item = &'a Arc<SprintRun>>, host: &GonkaH
                 && labels.and_then(|labels| labels.get(labels::HOST)) == host.metadata.name.as_ref()
         })
         .collect();
-    of_host.sort_by(|one, other| {
+    let newest_first = |one: &&'a SprintRun, other: &&'a SprintRun| {
         let order = |run: &'a SprintRun| (run.spec.poc_start_height, run.metadata.name.as_deref());
         order(other).cmp(&order(one))
-    });
-    of_host.into_iter().take(RECORDS).map(summary).collect()
+    };
+    if of_host.len() > RECORDS {
+        of_host.select_nth_unstable_by(RECORDS, newest_first);
+        of_host.truncate(RECORDS);
+    }
+    of_host.sort_by(newest_first);
+    of_host.into_iter().map(summary).collect()
 }
 
 fn summary(run: &SprintRun) -> ExamSummary {
@@ -105,40 +111,37 @@ fn summary(run: &SprintRun) -> ExamSummary {
     }
 }
 
-fn others(host: &GonkaHost, hosts: Vec<GonkaHost>) -> Vec<Other> {
-    let other = |host: GonkaHost| {
-        let metadata = host.metadata;
+fn others(host: &GonkaHost, hosts: &[Arc<GonkaHost>]) -> Vec<Other> {
+    let other = |host: &Arc<GonkaHost>| {
+        let metadata = &host.metadata;
+        let external = host.spec.network_node.external.as_ref();
         Other {
             name: format!(
                 "{}/{}",
-                metadata.namespace.unwrap_or_default(),
-                metadata.name.unwrap_or_default()
+                metadata.namespace.as_deref().unwrap_or_default(),
+                metadata.name.as_deref().unwrap_or_default()
             ),
             created_ms: metadata
                 .creation_timestamp
+                .as_ref()
                 .map_or(i64::MAX, |time| time.0.as_millisecond()),
-            schedule: host.spec.schedule_name,
-            account: host.spec.account.address,
-            admin_url: host
-                .spec
-                .network_node
-                .external
-                .map(|external| external.admin_url)
-                .unwrap_or_default(),
+            schedule: host.spec.schedule_name.clone(),
+            account: host.spec.account.address.clone(),
+            admin_url: external.map(|external| external.admin_url.clone()).unwrap_or_default(),
         }
     };
     hosts
-        .into_iter()
+        .iter()
         .filter(|other| other.metadata.uid != host.metadata.uid)
         .map(other)
         .collect()
 }
 
 /// ClusterIPs, or addresses of load balancers, of slot Services by name.
-fn addresses(services: Vec<Service>) -> BTreeMap<String, String> {
+fn addresses(services: &[Arc<Service>]) -> BTreeMap<String, String> {
     services
-        .into_iter()
-        .filter_map(|service| Some((service.metadata.name.clone()?, address(&service)?)))
+        .iter()
+        .filter_map(|service| Some((service.metadata.name.clone()?, address(service)?)))
         .collect()
 }
 

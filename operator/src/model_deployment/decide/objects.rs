@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::change::{Change, Notice, Object};
 use crate::model_deployment::observed::Observed;
-use crate::unchanged::covers;
+use crate::unchanged::says;
 
 /// The deployment as owner: `kubectl drain` wants a controller, and so do people who ask whose pod this is.
 pub fn owner(seen: &Observed) -> OwnerReference {
@@ -58,9 +58,7 @@ pub fn slot_metadata(seen: &Observed, slot: i32) -> ObjectMeta {
 
 /// The write of `desired`, unless what was observed says it all already.
 pub fn unless_covered<K: Serialize>(observed: Option<&K>, desired: Object) -> Option<Change> {
-    let unchanged = observed
-        .and_then(|observed| serde_json::to_value(observed).ok())
-        .is_some_and(|observed| covers(&observed, &desired.value));
+    let unchanged = observed.is_some_and(|observed| says(observed, &desired.value));
     (!unchanged).then_some(Change::Apply(desired))
 }
 

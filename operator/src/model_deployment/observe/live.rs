@@ -122,6 +122,9 @@ fn start(request: &StartRequest) -> Start {
 }
 
 fn clipped(text: &str) -> String {
+    if text.len() <= MAX_TEXT {
+        return text.to_owned();
+    }
     text.chars().take(MAX_TEXT).collect()
 }
 
