@@ -310,6 +310,8 @@ struct Lines {
     call: Call,
     gate: Arc<Gate>,
     plans: watch::Receiver<u64>,
+    /// Number of the plan it was opened under.
+    opened: u64,
     coming: mpsc::UnboundedReceiver<(Instant, Bytes)>,
     /// Taken, and not let through yet.
     held: Option<(Instant, Bytes)>,
@@ -326,6 +328,7 @@ impl Lines {
         Self {
             call,
             plans: gate.plans(),
+            opened: gate.number(),
             gate,
             coming,
             held: None,
@@ -342,7 +345,7 @@ impl Lines {
                 return None;
             }
             self.plans.borrow_and_update();
-            if self.gate.is_gone(&self.call) {
+            if self.gate.is_gone(&self.call, self.opened) {
                 return Some(self.gone());
             }
             if self.held.is_none() {

@@ -13,6 +13,10 @@ use super::plan::{Fate, Line, Of, Plan};
 #[derive(Debug, Default)]
 struct Inner {
     plan: Plan,
+    /// Grows with every new plan.
+    number: u64,
+    /// Plans that ended watches, by number: a watch that was open then ends, however short the plan was in force.
+    ends: Vec<(u64, Plan)>,
     log: Log,
     struck: Option<Call>,
     /// Path and query of every list that was made.
@@ -49,6 +53,11 @@ impl Gate {
     pub fn set(&self, plan: Plan) {
         {
             let mut inner = self.lock();
+            inner.number += 1;
+            if plan.ends_watches() {
+                let number = inner.number;
+                inner.ends.push((number, plan.clone()));
+            }
             inner.plan = plan;
             inner.struck = None;
             inner.log.set_mark();
@@ -140,8 +149,16 @@ impl Gate {
         self.lock().plan.line(call, kind, number)
     }
 
-    pub(super) fn is_gone(&self, call: &Call) -> bool {
-        self.lock().plan.is_gone(call)
+    /// Number of the plan in force.
+    pub(super) fn number(&self) -> u64 {
+        self.lock().number
+    }
+
+    /// Whether a watch ends that was opened while plan `opened` was in force.
+    pub(super) fn is_gone(&self, call: &Call, opened: u64) -> bool {
+        let inner = self.lock();
+        let since = |(number, plan): &(u64, Plan)| *number > opened && plan.is_gone(call);
+        inner.plan.is_gone(call) || inner.ends.iter().any(since)
     }
 
     pub(super) fn plans(&self) -> watch::Receiver<u64> {

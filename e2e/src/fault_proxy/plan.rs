@@ -183,6 +183,11 @@ impl Plan {
             })
     }
 
+    /// Whether any watch ends by it.
+    pub fn ends_watches(&self) -> bool {
+        self.troubles.iter().any(|trouble| trouble.lag == Some(Lag::Gone))
+    }
+
     /// Whether open watches end now.
     pub fn is_gone(&self, call: &Call) -> bool {
         self.lag(call) == Some(Lag::Gone)

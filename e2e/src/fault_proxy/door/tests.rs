@@ -53,7 +53,9 @@ async fn a_watch_loses_what_it_is_to_lose_and_ends_when_it_is_to_end() {
         text.push_str(std::str::from_utf8(&answer.chunk().await.unwrap().unwrap()).unwrap());
     }
     assert!(text.contains("ADDED") && !text.contains("MODIFIED"), "{text}");
+    // Open watches end, even if nobody looked while the plan was in force.
     gate.set(Plan::troubles([Trouble::watch("pods", Lag::Gone)]));
+    gate.set(Plan::default());
     let rest = answer.text().await.unwrap();
     assert!(rest.contains("\"ERROR\"") && rest.contains("410"), "{rest}");
 }
