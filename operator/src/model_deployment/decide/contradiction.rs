@@ -15,11 +15,13 @@ const PATIENCE_MILLIS: i64 = 30_000;
 /// What contradicts what, for people; absent when nothing does. `slots` are what slices say.
 ///
 /// A generation is written into the slice before any slot is told of it. A slot that holds a higher one than its slice says is
-/// from a time which the API server has forgotten: it was restored from a backup, and its pods and slices are those of then.
+/// from a time which the API server has forgotten: it was restored from a backup, and its pods and slices are those of then. Not
+/// when this process told it so: then it is our watch that is late, for as long as the API server is away.
 fn found(seen: &Observed, slots: &BTreeMap<i32, Assignment>) -> Option<String> {
     seen.pods.iter().find_map(|(name, pod)| {
         let live = seen.live.get(&pod.uid)?;
-        let heard = live.link == Link::Connected && live.slot >= 0;
+        let ours = live.told.as_ref().is_some_and(|told| told.generation >= live.generation);
+        let heard = live.link == Link::Connected && live.slot >= 0 && !ours;
         let for_long = seen.now_ms - live.held_since_ms >= PATIENCE_MILLIS;
         let written = written(slots, live.slot);
         (heard && for_long && live.generation > written).then(|| {
