@@ -36,11 +36,12 @@ pub const KNOWN: [(&str, &str); 6] = [
 ];
 
 /// Answers that tell our clients nothing, and rightly so.
-const NOTHING: [&str; 5] = [
+const NOTHING: [&str; 6] = [
     "rest-active_confirmation_poc_event__145",
     "rest-confirmation_poc_events_2__162",
     "rest-cosmos_upgrade_current_plan__162",
     "rest-last_upgrade_height__162",
+    "rest-cosmos_gov_v1_proposals_proposal_status_2__162",
     // Asked for before it was taken.
     "rest-poc_validation_snapshot_180__184",
 ];
