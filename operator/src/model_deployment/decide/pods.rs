@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use crds::conditions::Reason;
 
-use super::contradiction;
 use super::planner::{Plan, Rollout};
 use super::release;
 use super::world::{Health, World};
@@ -86,7 +85,7 @@ pub fn plan(world: &World<'_>, plan: &mut Plan) {
             live.extend(release::next(world, plan));
         }
     }
-    plan.breaker = contradiction::unanswered(world.seen, &world.slots).map(|why| (Reason::ObjectsOlder, why));
+    plan.breaker = world.contradiction.clone().map(|why| (Reason::ObjectsOlder, why));
     withhold_mass_deletion(world, plan, &mut live);
     plan.remove.extend(live);
 }

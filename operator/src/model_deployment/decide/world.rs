@@ -83,6 +83,8 @@ pub struct World<'a> {
     pub proofs: BTreeMap<String, Proof>,
     /// The exam that generates now.
     pub exam: Option<ExamNow>,
+    /// What contradicts what, as long as no person has looked.
+    pub contradiction: Option<String>,
     /// Numbers DAPI gave to slots.
     numbers: BTreeMap<i32, i32>,
 }
@@ -90,11 +92,13 @@ pub struct World<'a> {
 impl<'a> World<'a> {
     /// Reads the snapshot.
     pub fn of(seen: &'a Observed) -> Self {
+        let slots = assignments(seen);
         let mut world = Self {
             seen,
+            contradiction: contradiction::unanswered(seen, &slots),
             rollout: Progress::default(),
             revision: seen.revision.clone().unwrap_or_else(|| revision::of(seen)),
-            slots: assignments(seen),
+            slots,
             proofs: rehearsal::proofs(seen),
             exam: exam_now(seen),
             numbers: seen.node_nums(),
@@ -240,8 +244,7 @@ impl<'a> World<'a> {
             challenged: host
                 .and_then(|host| host.status.as_ref())
                 .is_some_and(|status| status.window == Window::Challenge),
-            breaker_tripped: host.is_some_and(gate::host::tripped)
-                || contradiction::unanswered(self.seen, &self.slots).is_some(),
+            breaker_tripped: host.is_some_and(gate::host::tripped) || self.contradiction.is_some(),
             max_weight_basis_points: disruption.max_weight_basis_points,
             allow_in_amber: disruption.allow_in_inference == AllowInInference::WithinMargin,
             natural_shortfall_basis_points: 0,
