@@ -330,6 +330,26 @@ pub struct Finding {
     pub since_time: Time,
 }
 
+/// Rules about clocks, power and heat, as a node's agent names them in `findings`. What they find comes and goes with the load.
+pub const CLOCK_RULES: [&str; 9] = [
+    "ClocksLimited",
+    "HwPowerBrake",
+    "HwSlowdown",
+    "HwThermalSlowdown",
+    "MemoryOverheating",
+    "Overheating",
+    "PowerLimited",
+    "SwThermalSlowdown",
+    "SyncBoost",
+];
+
+impl Finding {
+    /// Whether it is about clocks, power or heat.
+    pub fn is_about_clocks(&self) -> bool {
+        CLOCK_RULES.contains(&self.rule.as_str())
+    }
+}
+
 /// The machine around the GPUs.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -22,7 +22,7 @@ pub mod xid_table;
 use std::borrow::Cow;
 
 use crds::conditions::{ConditionStatus, ConditionType, Reason};
-use crds::gpu_node::{GpuHealth, HealthOverride};
+use crds::gpu_node::{CLOCK_RULES, GpuHealth, HealthOverride};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::history::{History, KnownGpu};
@@ -101,6 +101,10 @@ impl Found {
 
     /// Something that lowers clocks.
     pub fn slowed(rule: &'static str, message: impl Into<String>) -> Self {
+        debug_assert!(
+            CLOCK_RULES.contains(&rule),
+            "exams have thresholds of their own for {rule}"
+        );
         Self {
             clocks: true,
             ..Self::degraded(rule, message)

@@ -15,6 +15,7 @@
 //! | `revision`, `services`, `pdb`, `trust`, `objects` | what children look like |
 
 mod canary;
+mod clocks;
 mod contradiction;
 mod due;
 mod handoff;

@@ -180,11 +180,24 @@ pub struct Machine {
     pub watts: Option<i64>,
     /// GpuNode condition GpusHealthy; absent when not known.
     pub gpus_healthy: Option<bool>,
-    /// Names of blocking findings that nobody declared harmless.
+    /// Names of blocking findings that nobody declared harmless, but for those about clocks.
     pub findings: Vec<String>,
+    /// Such findings about clocks, power and heat: an exam has thresholds of its own for them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub clock_findings: Vec<ClockFinding>,
     /// When the next declaration of harmlessness ends, Unix milliseconds; absent when none does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub findings_until_ms: Option<i64>,
+}
+
+/// A finding about clocks, power or heat.
+#[derive(Clone, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ClockFinding {
+    /// Name of the rule.
+    pub rule: String,
+    /// Since when, Unix milliseconds.
+    pub since_ms: i64,
 }
 
 /// What is known of one pod's operator door.

@@ -16,6 +16,8 @@ use super::observed::{Evidence, Observed, Watched};
 use super::record;
 use crate::conditions::{Conditions, whole_seconds};
 
+/// Findings about clocks that are named for a slot.
+const MAX_HELD_BACK: usize = 3;
 /// Longest evidence text.
 const MAX_EVIDENCE: usize = 2000;
 
@@ -209,11 +211,15 @@ fn words(observed: &Observed, slots: &[SlotRecord], totals: &Totals, cause: Caus
         .filter(|slot| !matches!(slot.cause, Cause::None | Cause::Preserved))
         .collect();
     lost.sort_by_key(|slot| (std::cmp::Reverse(record::shortfall(slot)), slot.node_id.clone()));
-    texts.extend(
-        lost.iter()
-            .take(8)
-            .map(|slot| format!("{} lost {}: {}", slot.node_id, record::shortfall(slot), slot.cause)),
-    );
+    texts.extend(lost.iter().take(8).map(|slot| {
+        let held_back = held_back(observed, slot);
+        format!(
+            "{} lost {}: {}{held_back}",
+            slot.node_id,
+            record::shortfall(slot),
+            slot.cause
+        )
+    }));
     if lost.len() > 8 {
         texts.push(format!("and {} more", lost.len() - 8));
     }
@@ -231,6 +237,22 @@ fn words(observed: &Observed, slots: &[SlotRecord], totals: &Totals, cause: Caus
         text.truncate(end);
     }
     text
+}
+
+/// ` (GPU 3 HwPowerBrake)`: what the node's agent found about clocks while the slot computed; nothing when it was nothing.
+fn held_back(observed: &Observed, slot: &SlotRecord) -> String {
+    let mut slots = observed.watched.slots.iter();
+    let Some(known) = slots.find(|known| known.node_id == slot.node_id && !known.held_back.is_empty()) else {
+        return String::new();
+    };
+    let named: Vec<&str> = known.held_back.iter().take(MAX_HELD_BACK).map(String::as_str).collect();
+    let more = known.held_back.len() - named.len();
+    let more = if more > 0 {
+        format!(", {more} more")
+    } else {
+        String::new()
+    };
+    format!(" ({}{more})", named.join(", "))
 }
 
 fn conditions(observed: &Observed, status: &mut SprintRunStatus) {

@@ -124,6 +124,7 @@ impl Desk {
                 deployments: world.of_host(host),
                 margins: &margins,
                 install_id: sight.install_id,
+                held_back: &world.held_back,
             })
             .collect();
         let clock = self.clocks.entry(facts.schedule.clone()).or_default();

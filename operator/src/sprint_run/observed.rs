@@ -1,6 +1,6 @@
 //! What is known of one exam of one host, as one plain serialisable value: box 2's output, box 3's only input.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::SprintRun;
 use crds::sprint_run::GateVerdict;
@@ -92,6 +92,9 @@ pub struct Expectation {
     pub engines_missing: bool,
     /// The operator door did not answer at the end of generation.
     pub disconnected: bool,
+    /// What held clocks of its machine's GPUs back at some moment of generation, for people.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub held_back: BTreeSet<String>,
 }
 
 /// What one pod did in the exam.

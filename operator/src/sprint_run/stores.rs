@@ -1,9 +1,10 @@
 //! Box 2: caches of the kinds records are made from. They keep what they know while the API server is away.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crds::sprint_schedule::Margins;
-use crds::{GonkaHost, ModelDeployment, SprintRun, SprintSchedule};
+use crds::{GonkaHost, GpuNode, ModelDeployment, SprintRun, SprintSchedule};
 use futures::StreamExt as _;
 use futures::stream::{BoxStream, SelectAll};
 use kube::api::Api;
@@ -25,6 +26,7 @@ pub struct Stores {
     deployments: Guarded<ModelDeployment>,
     runs: Guarded<SprintRun>,
     schedules: Guarded<SprintSchedule>,
+    machines: Guarded<GpuNode>,
 }
 
 impl Stores {
@@ -36,6 +38,7 @@ impl Stores {
             deployments: watched(client, &mut watches),
             runs: watched(client, &mut watches),
             schedules: watched(client, &mut watches),
+            machines: watched(client, &mut watches),
         };
         (stores, watches)
     }
@@ -47,6 +50,12 @@ impl Stores {
             readable(&self.deployments),
             readable(&self.runs),
             readable(&self.schedules),
+        )
+        .with_machines(
+            self.machines
+                .state()
+                .iter()
+                .filter_map(|guarded| guarded.0.as_ref().ok()),
         )
     }
 
@@ -68,6 +77,8 @@ pub struct World {
     pub runs: Vec<Arc<SprintRun>>,
     /// Every SprintSchedule.
     pub schedules: Vec<Arc<SprintSchedule>>,
+    /// What holds clocks of a machine's GPUs back, by the machine's name; those of which nothing is found are not in it.
+    pub held_back: BTreeMap<String, Vec<String>>,
     /// Records that are closed: all but the newest, as a rule, so that nobody goes through them at every look.
     pub(super) sealed: Arc<Vec<Key>>,
     /// The others.
@@ -90,7 +101,20 @@ impl World {
             deployments,
             runs,
             schedules,
+            held_back: BTreeMap::new(),
         }
+    }
+
+    /// The same, with what agents find about clocks.
+    #[must_use]
+    pub fn with_machines<'a>(mut self, machines: impl Iterator<Item = &'a GpuNode>) -> Self {
+        self.held_back = machines
+            .filter_map(|machine| {
+                let found: Vec<String> = clock_findings(machine).collect();
+                Some((machine.metadata.name.clone()?, found)).filter(|(_, found)| !found.is_empty())
+            })
+            .collect();
+        self
     }
 
     /// Lead times of a schedule; the defaults when it is not known.
@@ -116,6 +140,15 @@ impl World {
     pub fn host(&self, uid: &str) -> Option<&Arc<GonkaHost>> {
         self.hosts.iter().find(|host| host.metadata.uid.as_deref() == Some(uid))
     }
+}
+
+/// `GPU 3 HwPowerBrake`, for each GPU and rule.
+fn clock_findings(machine: &GpuNode) -> impl Iterator<Item = String> {
+    let gpus = machine.status.iter().flat_map(|status| &status.gpus);
+    gpus.flat_map(|gpu| {
+        let found = gpu.findings.iter().filter(|finding| finding.is_about_clocks());
+        found.map(|finding| format!("GPU {} {}", gpu.index, finding.rule))
+    })
 }
 
 /// The record is closed.

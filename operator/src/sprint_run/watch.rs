@@ -20,6 +20,8 @@ use crate::live::{Board, Observation};
 
 /// Most takeovers of one exam that are remembered.
 const MAX_TAKEOVERS: usize = 1024;
+/// Most findings of a machine that are looked at.
+const MAX_HELD_BACK: usize = 64;
 
 /// One host of a schedule, from the caches.
 #[derive(Clone, Debug)]
@@ -32,6 +34,8 @@ pub struct Seen<'a> {
     pub margins: &'a Margins,
     /// This installation.
     pub install_id: &'a str,
+    /// What holds clocks of a machine's GPUs back, by its name.
+    pub held_back: &'a BTreeMap<String, Vec<String>>,
 }
 
 impl Seen<'_> {
@@ -130,6 +134,7 @@ pub fn follow(notes: &mut Notes, seen: &Seen<'_>, facts: &Facts, board: &Board, 
         .any(|condition| condition.type_ == unpayable && condition.status == "False");
     start_time(open, facts);
     watch_slots(open, board, facts);
+    watch_clocks(open, seen, facts);
 }
 
 /// Fills in, of an exam that nobody followed, what slots still tell of their round: the API server may have been away for all
@@ -222,9 +227,24 @@ fn start_time(note: &mut Note, facts: &Facts) {
     }
 }
 
+fn is_generating(note: &Note, facts: &Facts) -> bool {
+    (note.exam.start_height..note.exam.validation_start_height).contains(&facts.height)
+}
+
+/// Remembers what held clocks back while the exam ran: it is gone with the load.
+fn watch_clocks(note: &mut Note, seen: &Seen<'_>, facts: &Facts) {
+    if seen.held_back.is_empty() || !is_generating(note, facts) {
+        return;
+    }
+    for slot in &mut note.watched.slots {
+        let found = seen.held_back.get(&slot.node_name).into_iter().flatten();
+        slot.held_back.extend(found.take(MAX_HELD_BACK).cloned());
+    }
+}
+
 /// Takes over what slots say of this exam's round.
 pub fn watch_slots(note: &mut Note, board: &Board, facts: &Facts) {
-    let generating = (note.exam.start_height..note.exam.validation_start_height).contains(&facts.height);
+    let generating = is_generating(note, facts);
     let height = note.exam.trigger_height;
     for slot in &mut note.watched.slots {
         let rounds: Vec<Round> = board.of_rounds(&slot.node_id, height, round);

@@ -1,6 +1,7 @@
 //! When to look again though nothing happens: the next moment at which the clock alone changes the answer. Everything else that
 //! matters wakes the deployment: its objects, its machines, what its pods say, and the chain's transitions. Pure.
 
+use super::clocks;
 use super::contradiction;
 use super::planner::Plan;
 use super::pods;
@@ -46,6 +47,7 @@ pub fn again_after(world: &World<'_>, plan: &Plan, acts: bool) -> Option<i64> {
         .values()
         .filter_map(|machine| machine.findings_until_ms);
     waits.extend(overrides.filter_map(until));
+    waits.extend(clocks::edges(world).filter_map(until));
     waits.extend(contradiction::edges(world.seen, &world.slots).filter_map(until));
     let overdue = takeover::next_first_nonce_ms(world).and_then(until);
     waits.extend(overdue.map(approach));

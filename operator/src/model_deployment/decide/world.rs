@@ -7,6 +7,7 @@ use crds::labels;
 use crds::references::Window;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+use super::clocks;
 use super::contradiction;
 use super::rehearsal::{self, Proof};
 use super::revision;
@@ -194,7 +195,10 @@ impl<'a> World<'a> {
     /// speaks against every pod with GPUs on the machine.
     pub fn gpu_finding(&self, pod: &PodSeen) -> bool {
         self.seen.deployment.spec.gpus_per_replica > 0
-            && self.machine(pod).is_some_and(|machine| !machine.findings.is_empty())
+            && self.machine(pod).is_some_and(|machine| {
+                let clocks = &mut machine.clock_findings.iter();
+                !machine.findings.is_empty() || clocks.any(|finding| clocks::counts(self, finding))
+            })
     }
 
     /// What a pod's rehearsal is worth.

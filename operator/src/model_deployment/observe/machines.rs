@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
 
 use super::Objects;
-use crate::model_deployment::observed::{Machine, Observed};
+use crate::model_deployment::observed::{ClockFinding, Machine, Observed};
 
 /// Reads the machines that matter to the deployment.
 pub fn all(objects: &impl Objects, observed: &Observed) -> BTreeMap<String, Machine> {
@@ -58,6 +58,7 @@ fn seen(node: &Node, gpu_node: Option<&GpuNode>, domain_key: &str, now_ms: i64) 
     let stage = gpu_node
         .and_then(|gpu_node| gpu_node.status.as_ref()?.maintenance.as_ref())
         .map(|answer| answer.state);
+    let (findings, clock_findings) = gpu_node.map(|gpu_node| findings(gpu_node, now_ms)).unwrap_or_default();
     Machine {
         ready,
         ready_since_ms: condition
@@ -71,7 +72,8 @@ fn seen(node: &Node, gpu_node: Option<&GpuNode>, domain_key: &str, now_ms: i64) 
         watts: gpu_node.and_then(watts),
         // The report of a machine that is not there is the last one before.
         gpus_healthy: if ready { gpu_node.and_then(gpus_healthy) } else { None },
-        findings: gpu_node.map(|gpu_node| findings(gpu_node, now_ms)).unwrap_or_default(),
+        findings,
+        clock_findings,
         findings_until_ms: spec
             .health_overrides
             .iter()
@@ -98,8 +100,8 @@ fn gpus_healthy(gpu_node: &GpuNode) -> Option<bool> {
     }
 }
 
-/// Blocking findings that no person declared harmless.
-fn findings(gpu_node: &GpuNode, now_ms: i64) -> Vec<String> {
+/// Blocking findings that no person declared harmless, those about clocks apart.
+fn findings(gpu_node: &GpuNode, now_ms: i64) -> (Vec<String>, Vec<ClockFinding>) {
     let harmless = |uuid: &str, rule: &str| {
         gpu_node.spec.health_overrides.iter().any(|entry| {
             entry.gpu_uuid == uuid
@@ -110,17 +112,22 @@ fn findings(gpu_node: &GpuNode, now_ms: i64) -> Vec<String> {
                     .is_none_or(|until| until.0.as_millisecond() > now_ms)
         })
     };
-    let mut rules: Vec<String> = gpu_node
-        .status
-        .iter()
-        .flat_map(|status| &status.gpus)
-        .flat_map(|gpu| gpu.findings.iter().map(move |finding| (gpu, finding)))
-        .filter(|(gpu, finding)| finding.blocking && !harmless(&gpu.uuid, &finding.rule))
-        .map(|(_, finding)| finding.rule.clone())
-        .collect();
-    rules.sort_unstable();
-    rules.dedup();
-    rules
+    let (mut clocks, mut rules) = (BTreeSet::new(), BTreeSet::new());
+    let gpus = gpu_node.status.iter().flat_map(|status| &status.gpus);
+    for (gpu, finding) in gpus.flat_map(|gpu| gpu.findings.iter().map(move |finding| (gpu, finding))) {
+        if !finding.blocking || harmless(&gpu.uuid, &finding.rule) {
+            continue;
+        }
+        if finding.is_about_clocks() {
+            clocks.insert(ClockFinding {
+                rule: finding.rule.clone(),
+                since_ms: finding.since_time.0.as_millisecond(),
+            });
+        } else {
+            rules.insert(finding.rule.clone());
+        }
+    }
+    (rules.into_iter().collect(), clocks.into_iter().collect())
 }
 
 #[cfg(test)]
@@ -150,7 +157,11 @@ mod tests {
             gpus: vec![Gpu {
                 uuid: "GPU-1".to_owned(),
                 health: GpuHealth::Unhealthy,
-                findings: vec![finding("EccUncorrectable", true), finding("ClockLow", false)],
+                findings: vec![
+                    finding("EccUncorrectable", true),
+                    finding("HwSlowdown", true),
+                    finding("PowerLimited", false),
+                ],
                 ..Gpu::default()
             }],
             ..GpuNodeStatus::default()
@@ -160,17 +171,20 @@ mod tests {
 
     #[test]
     fn only_blocking_findings_that_nobody_overrode_count() {
-        assert_eq!(findings(&gpu_node(Vec::new()), 1_000), ["EccUncorrectable"]);
+        let (rules, clocks) = findings(&gpu_node(Vec::new()), 1_000);
+        assert_eq!(rules, ["EccUncorrectable"]);
+        let clocks: Vec<(&str, i64)> = clocks.iter().map(|one| (one.rule.as_str(), one.since_ms)).collect();
+        assert_eq!(clocks, [("HwSlowdown", 0)]);
         let harmless = |until: Option<i64>| HealthOverride {
             gpu_uuid: "GPU-1".to_owned(),
             rule: "EccUncorrectable".to_owned(),
             reason: "known".to_owned(),
             not_after_time: until.and_then(|ms| Timestamp::from_millisecond(ms).ok()).map(Time),
         };
-        assert!(findings(&gpu_node(vec![harmless(None)]), 1_000).is_empty());
-        assert!(findings(&gpu_node(vec![harmless(Some(2_000))]), 1_000).is_empty());
+        assert!(findings(&gpu_node(vec![harmless(None)]), 1_000).0.is_empty());
+        assert!(findings(&gpu_node(vec![harmless(Some(2_000))]), 1_000).0.is_empty());
         assert_eq!(
-            findings(&gpu_node(vec![harmless(Some(500))]), 1_000),
+            findings(&gpu_node(vec![harmless(Some(500))]), 1_000).0,
             ["EccUncorrectable"]
         );
     }

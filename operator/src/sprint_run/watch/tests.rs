@@ -12,6 +12,9 @@ use super::*;
 use crate::facts::{Exam, Pace};
 use crate::live::{Observation, TakeoverEvent};
 
+/// No clock is held back.
+static CALM: BTreeMap<String, Vec<String>> = BTreeMap::new();
+
 fn host() -> GonkaHost {
     let mut host = GonkaHost::new("ours", crds::GonkaHostSpec::default());
     host.metadata.namespace = Some("gonka".to_owned());
@@ -154,6 +157,7 @@ impl World {
             deployments: vec![&self.deployment],
             margins: &self.margins,
             install_id: "a1b2c3",
+            held_back: &CALM,
         }
     }
 }
@@ -301,6 +305,7 @@ fn verdicts_taken_before_the_sprint_come_into_its_note() {
         deployments: Vec::new(),
         margins: &margins,
         install_id: "a1b2c3",
+        held_back: &CALM,
     }];
     let (mut notes, mut clock) = (Notes::default(), gates::Clock::new());
     for height in [118, 120, 130, 142] {
@@ -334,6 +339,7 @@ fn an_exam_that_began_before_the_host_was_made_is_not_its_own() {
             deployments: vec![&deployment],
             margins: &margins,
             install_id: "a1b2c3",
+            held_back: &CALM,
         };
         let mut notes = Notes::default();
         follow(&mut notes, &seen, &facts(height), &board, START_MS);
@@ -346,4 +352,41 @@ fn an_exam_that_began_before_the_host_was_made_is_not_its_own() {
     );
     assert_eq!(notes_of(START_MS - 2000, 150), 1);
     assert_eq!(notes_of(START_MS + 2000, 145), 1, "it has not begun");
+}
+
+#[test]
+fn what_held_clocks_back_while_an_exam_ran_is_remembered_after_it() {
+    let (host, mut deployment, margins) = (host(), deployment(), Margins::default());
+    for slot in deployment.status.iter_mut().flat_map(|status| &mut status.slots) {
+        slot.node_name = Some(format!("n{}", slot.index));
+    }
+    let (mut notes, board) = (Notes::default(), Board::default());
+    let mut look = |height: i64, held_back: &BTreeMap<String, Vec<String>>| {
+        let seen = Seen {
+            host: &host,
+            deployments: vec![&deployment],
+            margins: &margins,
+            install_id: "a1b2c3",
+            held_back,
+        };
+        follow(&mut notes, &seen, &facts(height), &board, START_MS);
+        let slots = &only(&notes).watched.slots;
+        slots
+            .iter()
+            .map(|slot| slot.held_back.iter().cloned().collect::<Vec<_>>().join(", "))
+            .collect::<Vec<_>>()
+    };
+    let found =
+        |texts: &[&str]| BTreeMap::from([("n1".to_owned(), texts.iter().map(|&text| text.to_owned()).collect())]);
+    assert_eq!(look(145, &CALM), ["", ""]);
+    assert_eq!(look(150, &found(&["GPU 3 HwPowerBrake"])), ["", "GPU 3 HwPowerBrake"]);
+    assert_eq!(
+        look(155, &found(&["GPU 3 HwPowerBrake", "GPU 0 SyncBoost"])),
+        ["", "GPU 0 SyncBoost, GPU 3 HwPowerBrake"]
+    );
+    assert_eq!(
+        look(165, &found(&["GPU 7 HwSlowdown"])),
+        ["", "GPU 0 SyncBoost, GPU 3 HwPowerBrake"],
+        "generation is over"
+    );
 }
