@@ -3,6 +3,8 @@
 
 #![allow(missing_debug_implementations, reason = "a test binary")]
 
+#[path = "convergence/again.rs"]
+mod again;
 #[path = "convergence/between.rs"]
 mod between;
 #[path = "convergence/fleet.rs"]
@@ -52,6 +54,8 @@ enum Event {
     Exam(u8, i64),
     /// The operator dies after so many writes.
     Die(usize),
+    /// The deployment is deleted and made again.
+    Again,
     Pass,
 }
 
@@ -73,6 +77,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         (0..3_u8, 0..3_u8).prop_map(|(number, what)| Event::Engine(number, what)),
         (0..3_u8, 900..1_000_i64).prop_map(|(number, part)| Event::Exam(number, part)),
         (0..12_usize).prop_map(Event::Die),
+        Just(Event::Again),
         Just(Event::Pass),
         Just(Event::Pass),
         Just(Event::Pass),
@@ -146,6 +151,7 @@ fn happen(fleet: &mut Fleet, event: &Event) {
                 door.fence = 0;
             }
         }
+        Event::Again => fleet.make_again(),
         Event::Pass => checked_pass(fleet),
     }
 }

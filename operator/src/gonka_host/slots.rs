@@ -74,7 +74,7 @@ pub fn slots(observed: &Observed) -> Vec<Slot> {
     let mut slots: Vec<Slot> = Vec::new();
     let mut ids = std::collections::BTreeSet::new();
     for deployment in deployments(observed) {
-        if deployment.spec.enrollment == Enrollment::Reserve || deployment.metadata.deletion_timestamp.is_some() {
+        if deployment.spec.enrollment == Enrollment::Reserve {
             continue;
         }
         for index in 0..deployment.spec.slots.clamp(0, 512) {

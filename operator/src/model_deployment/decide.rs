@@ -41,7 +41,7 @@ mod trust;
 mod world;
 
 pub use pods::breaker_limit;
-pub use revision::{OPERATOR_PORT, Revisions};
+pub use revision::{DEPLOYMENT_UID, OPERATOR_PORT, Revisions};
 pub use services::CHAIN_DOOR;
 pub use steps::{Demote, Desired, Promote, Rehearse, SlotSteps, Step, Takeover};
 pub use trust::{
@@ -66,7 +66,7 @@ use crate::model_deployment::observed::Observed;
 /// Decides one pass.
 pub fn decide(seen: &Observed) -> Desired {
     if seen.deployment.metadata.deletion_timestamp.is_some() {
-        return teardown(seen);
+        return leave(seen);
     }
     let world = World::of(seen);
     let problems = spec::problems(seen);
@@ -238,6 +238,11 @@ fn pod_changes(world: &World<'_>, plan: &Plan, holders: &BTreeMap<String, i32>) 
             })
         })
         .collect();
+    let orphans = seen
+        .pods
+        .iter()
+        .filter(|(name, pod)| pod.orphaned && !pod.leaving && !removed(name));
+    changes.extend(orphans.map(|(name, pod)| adopt(seen, name, &pod.uid)));
     changes.extend(plan.remove.iter().map(|removal| {
         Change::Delete(Deletion {
             resource: resource(),
@@ -252,6 +257,16 @@ fn pod_changes(world: &World<'_>, plan: &Plan, holders: &BTreeMap<String, i32>) 
         changes.extend(made.map(|(revision, template)| revision::create(seen, &template, &revision)));
     }
     changes
+}
+
+/// The pod gets this deployment for its owner: the collector asks for one that is gone.
+fn adopt(seen: &Observed, name: &str, uid: &str) -> Change {
+    Change::Merge(Object {
+        resource: ApiResource::erase::<Pod>(&()),
+        namespace: Some(seen.namespace().to_owned()),
+        name: name.to_owned(),
+        value: json!({"metadata": {"uid": uid, "ownerReferences": [objects::owner(seen)]}}),
+    })
 }
 
 fn notices(world: &World<'_>, plan: &Plan) -> Vec<Change> {
@@ -298,28 +313,25 @@ fn was(seen: &Observed, kind: ConditionType, reason: Reason) -> bool {
     })
 }
 
-/// The owner is being deleted, which is an instruction: its children go, by name and UID.
-fn teardown(seen: &Observed) -> Desired {
+/// The owner is being deleted, which is an instruction, but no hurry: its pods go as those of one that wants no slot and no
+/// spare, when the gate allows it, and then what is left.
+fn leave(seen: &Observed) -> Desired {
+    if seen.pods.is_empty() {
+        return clear(seen);
+    }
+    let mut emptied = seen.clone();
+    emptied.deployment.metadata.deletion_timestamp = None;
+    (emptied.deployment.spec.slots, emptied.deployment.spec.spares) = (0, 0);
+    decide(&emptied)
+}
+
+/// Children without pods go, by name and UID.
+fn clear(seen: &Observed) -> Desired {
     let mut changes: Vec<Change> = Vec::new();
-    let pod = |name: &String, uid: &String| {
-        Change::Delete(Deletion {
-            resource: ApiResource::erase::<Pod>(&()),
-            namespace: Some(seen.namespace().to_owned()),
-            name: name.clone(),
-            uid: uid.clone(),
-            grace_seconds: None,
-        })
-    };
     changes.extend(
         seen.slices
             .values()
             .map(|slice| Change::Delete(Deletion::of(slice, None))),
-    );
-    changes.extend(
-        seen.pods
-            .iter()
-            .filter(|(_, seen)| !seen.leaving)
-            .map(|(name, seen)| pod(name, &seen.uid)),
     );
     changes.extend(
         seen.services

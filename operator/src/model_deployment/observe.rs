@@ -167,7 +167,6 @@ pub fn assemble(
         }),
         facts,
         pods: BTreeMap::new(),
-        left_behind: BTreeMap::new(),
         services: by_name(objects.services(deployment)),
         slices: by_name(objects.slices(deployment)),
         budget: budget.map(|budget| budget.as_ref().clone()),
@@ -262,26 +261,17 @@ async fn still_there(client: &Client, deployment: &ModelDeployment) -> Result<()
     })
 }
 
+/// A deployment that was deleted and made again takes its pods over as they are: the network knows them by their slots.
 fn set_pods(observed: &mut Observed, pods: &[Arc<Pod>]) {
-    let owner = observed.uid().to_owned();
-    let name = observed.name().to_owned();
-    let (mut children, mut left_behind) = (BTreeMap::new(), BTreeMap::new());
-    for pod in pods {
-        let Some(reference) = pod
-            .owner_references()
-            .iter()
-            .find(|reference| reference.controller == Some(true))
-        else {
-            continue;
-        };
-        if reference.uid == owner {
-            children.insert(pod.name_any(), pods::seen(pod));
-        } else if reference.kind == ModelDeployment::kind(&()) && reference.name == name {
-            left_behind.insert(pod.name_any(), pods::seen(pod));
-        }
-    }
-    observed.pods = children;
-    observed.left_behind = left_behind;
+    let (uid, name) = (observed.uid().to_owned(), observed.name().to_owned());
+    observed.pods = pods
+        .iter()
+        .filter_map(|pod| {
+            let owner = pods::controller(pod)?;
+            let ours = owner.kind == ModelDeployment::kind(&()) && owner.name == name;
+            ours.then(|| (pod.name_any(), pods::seen(pod, &uid)))
+        })
+        .collect();
 }
 
 /// What the slots say, and what they did in the exam at hand.

@@ -31,12 +31,9 @@ pub struct Observed {
     /// What the chain says.
     #[serde(default)]
     pub facts: Facts,
-    /// Pods this deployment owns, by name.
+    /// Pods of the deployment of this name, by name; also those that an earlier one left behind, which had another UID.
     #[serde(default)]
     pub pods: BTreeMap<String, PodSeen>,
-    /// Pods of an earlier deployment of this name, which is gone: names are unique, and this one has another UID.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub left_behind: BTreeMap<String, PodSeen>,
     /// Slot Services by name.
     #[serde(default)]
     pub services: BTreeMap<String, Service>,
@@ -138,6 +135,12 @@ pub struct PodSeen {
     pub created_ms: i64,
     /// `deletionTimestamp` is set.
     pub leaving: bool,
+    /// Its owner is an earlier deployment of this name, which is gone.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub orphaned: bool,
+    /// UID of the deployment it was made for, which it is spoken to with; empty = this one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub made_for: String,
 }
 
 /// Phase of a pod.

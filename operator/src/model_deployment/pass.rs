@@ -59,7 +59,11 @@ pub fn targets(observed: &Observed) -> Vec<Target> {
                 pod_uid: pod.uid.clone(),
                 address: pod.address.clone(),
                 deployment: deployment.clone(),
-                deployment_uid: observed.uid().to_owned(),
+                deployment_uid: if pod.made_for.is_empty() {
+                    observed.uid().to_owned()
+                } else {
+                    pod.made_for.clone()
+                },
                 node_id: held.map(|(slot, _)| observed.node_id(slot)),
                 slot: held.map_or(-1, |(slot, _)| slot),
                 generation: held.map_or(0, |(_, generation)| generation),

@@ -155,9 +155,13 @@ impl Fleet {
             pods: self
                 .pods
                 .iter()
-                .map(|(name, pod)| (name.clone(), observe::pod_seen(pod)))
+                .map(|(name, pod)| {
+                    (
+                        name.clone(),
+                        observe::pod_seen(pod, self.deployment.metadata.uid.as_deref().unwrap_or_default()),
+                    )
+                })
                 .collect(),
-            left_behind: BTreeMap::new(),
             services: all(&self.objects, "Service"),
             slices: all(&self.objects, "EndpointSlice"),
             budget: typed(one("PodDisruptionBudget", NAME)),
@@ -387,6 +391,18 @@ impl Fleet {
         door.told = Some(told);
     }
 
+    /// The deployment is deleted and made again; the collector takes with it what no policy protects.
+    pub fn make_again(&mut self) {
+        self.counter += 1;
+        self.deployment.metadata.uid = Some(format!("deployment-{}", self.counter));
+        self.deployment.status = None;
+        self.objects
+            .retain(|(kind, _), _| !matches!(kind.as_str(), "PodDisruptionBudget" | "ControllerRevision"));
+        for door in self.doors.values_mut() {
+            door.told = None;
+        }
+    }
+
     fn write(&mut self, change: &Change) {
         match change {
             Change::Apply(object) => {
@@ -418,8 +434,11 @@ impl Fleet {
                 let status = serde_json::from_value(object.value["status"].clone());
                 self.deployment.status = Some(status.expect("a status is a status"));
             }
-            // A deployment has no business with objects that are not its own.
-            Change::Merge(_) | Change::Event(_) => {}
+            Change::Merge(object) => {
+                self.log.push(format!("merge {} {}", object.resource.kind, object.name));
+                self.server_side_apply(object);
+            }
+            Change::Event(_) => {}
         }
     }
 

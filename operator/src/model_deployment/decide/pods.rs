@@ -75,7 +75,6 @@ pub fn plan(world: &World<'_>, plan: &mut Plan) {
         plan.create = wanted.saturating_sub(counted).min(CREATE_AT_ONCE);
     }
     bury(world, plan, &holders, believe_lost);
-    clear_left_behind(world, plan);
     let mut live = Vec::new();
     if counted > wanted {
         live = surplus(world, &holders, counted - wanted);
@@ -104,25 +103,6 @@ fn bury(world: &World<'_>, plan: &mut Plan, holders: &BTreeMap<String, i32>, bel
             Health::Usable | Health::Starting | Health::Lost | Health::Leaving => {}
         }
     }
-}
-
-/// Pods of an earlier deployment of this name. The policies keep them from the collector, and they refuse whatever is meant
-/// for this deployment: nothing but machines is lost with them, once no slice names them and no exam runs that they may still
-/// compute for.
-fn clear_left_behind(world: &World<'_>, plan: &mut Plan) {
-    if world.exam.is_some() {
-        return;
-    }
-    let named = |uid: &str| {
-        let mut holders = world.slots.values().filter_map(|slot| slot.holder.as_ref());
-        holders.any(|holder| holder.uid == uid)
-    };
-    let idle = world
-        .seen
-        .left_behind
-        .iter()
-        .filter(|(_, pod)| !pod.leaving && !named(&pod.uid));
-    plan.remove.extend(idle.map(|(name, pod)| Removal::of(name, pod, None)));
 }
 
 /// Pods beyond what the spec wants, the least useful first.

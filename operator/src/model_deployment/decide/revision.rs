@@ -1,5 +1,5 @@
 //! The pod template and its hash. Everything in it rolls out; what may differ between two pods of one revision (machines to
-//! avoid, the slot label) is added at creation. Pure.
+//! avoid, the slot label, the owner: a deployment that is made again is the same to its pods) is added at creation. Pure.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,9 @@ pub const PATHS: [&str; 5] = [
     "/etc/gonka",
 ];
 /// Environment that an overlay may not set.
-pub const ENVIRONMENT: [&str; 4] = ["POD_UID", "POD_NAME", "POD_NAMESPACE", "DEPLOYMENT_UID"];
+pub const ENVIRONMENT: [&str; 4] = ["POD_UID", "POD_NAME", "POD_NAMESPACE", DEPLOYMENT_UID];
+/// Environment variable with the UID of the deployment a pod was made for.
+pub const DEPLOYMENT_UID: &str = "DEPLOYMENT_UID";
 
 /// Revision of the pods that follow from a snapshot.
 pub fn of(seen: &Observed) -> String {
@@ -43,7 +45,6 @@ pub fn of(seen: &Observed) -> String {
 struct Ingredients {
     install: Install,
     name: ResourceName,
-    uid: String,
     spec: ModelDeploymentSpec,
     chain_id: Option<String>,
     host_uid: Option<String>,
@@ -56,7 +57,6 @@ impl Ingredients {
         Self {
             install: seen.install.clone(),
             name: (seen.namespace().to_owned(), seen.name().to_owned()),
-            uid: seen.uid().to_owned(),
             spec: seen.deployment.spec.clone(),
             chain_id: seen.schedule.as_ref().map(|schedule| schedule.chain_id.clone()),
             host_uid: host_uid(seen).cloned(),
@@ -67,7 +67,6 @@ impl Ingredients {
     fn are_of(&self, seen: &Observed) -> bool {
         self.install == seen.install
             && (self.name.0.as_str(), self.name.1.as_str()) == (seen.namespace(), seen.name())
-            && self.uid == seen.uid()
             && self.spec == seen.deployment.spec
             && self.chain_id.as_ref() == seen.schedule.as_ref().map(|schedule| &schedule.chain_id)
             && self.host_uid.as_ref() == host_uid(seen)
@@ -140,6 +139,8 @@ pub fn create(seen: &Observed, template: &Value, revision: &str) -> Change {
     let mut value = template.clone();
     value["metadata"]["labels"][labels::REVISION] = json!(revision);
     value["metadata"]["labels"][labels::SLOT] = json!(labels::SLOT_SPARE);
+    value["metadata"]["ownerReferences"] = json!([super::objects::owner(seen)]);
+    set_variable(&mut value["spec"]["containers"][0]["env"], DEPLOYMENT_UID, seen.uid());
     // Machines no slot may be placed on; they differ from day to day and are no reason for a rollout.
     let avoid: Vec<&String> = seen
         .machines
@@ -163,13 +164,20 @@ pub fn create(seen: &Observed, template: &Value, revision: &str) -> Change {
     })
 }
 
+/// Sets a variable of a container's environment.
+fn set_variable(env: &mut Value, name: &str, value: &str) {
+    let Some(variables) = env.as_array_mut() else { return };
+    variables.retain(|variable| variable["name"] != name);
+    variables.push(json!({"name": name, "value": value}));
+}
+
 /// What keeps autoscalers from taking the machine away under the pod: Cluster Autoscaler and Karpenter.
 const AUTOSCALERS: [(&str, &str); 2] = [
     ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
     ("karpenter.sh/do-not-disrupt", "true"),
 ];
 
-/// The template: a whole pod but for name, revision and slot.
+/// The template: a whole pod but for name, revision, slot and owner.
 pub fn template(seen: &Observed) -> Value {
     let spec = &seen.deployment.spec;
     let overlay = spec.pod_overlay.clone().unwrap_or_default();
@@ -190,7 +198,6 @@ pub fn template(seen: &Observed) -> Value {
             "namespace": seen.namespace(),
             "labels": pod_labels,
             "annotations": annotations,
-            "ownerReferences": [super::objects::owner(seen)],
         },
         "spec": {
             "serviceAccountName": trust::ACCOUNT,
@@ -252,7 +259,6 @@ fn slot_container(seen: &Observed, image: &str) -> Value {
     .iter()
     .map(|(name, path)| json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}))
     .collect();
-    env.push(json!({"name": "DEPLOYMENT_UID", "value": seen.uid()}));
     env.extend(
         overlay
             .env

@@ -2,12 +2,14 @@
 
 use crds::labels;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt as _;
 
+use crate::model_deployment::decide::DEPLOYMENT_UID;
 use crate::model_deployment::observed::{Phase, PodSeen};
 
-/// Reads one pod.
-pub fn seen(pod: &Pod) -> PodSeen {
+/// Reads one pod. `deployment`: UID of the one it is read for.
+pub fn seen(pod: &Pod, deployment: &str) -> PodSeen {
     let label = |key: &str| pod.labels().get(key).cloned().unwrap_or_default();
     let status = pod.status.clone().unwrap_or_default();
     let condition = status
@@ -51,5 +53,26 @@ pub fn seen(pod: &Pod) -> PodSeen {
             .map(|time| time.0.as_millisecond())
             .unwrap_or_default(),
         leaving: pod.metadata.deletion_timestamp.is_some(),
+        orphaned: controller(pod).is_some_and(|owner| owner.uid != deployment),
+        made_for: made_for(pod)
+            .filter(|uid| *uid != deployment)
+            .cloned()
+            .unwrap_or_default(),
     }
+}
+
+/// Who owns the pod.
+pub fn controller(pod: &Pod) -> Option<&OwnerReference> {
+    let mut owners = pod.owner_references().iter();
+    owners.find(|reference| reference.controller == Some(true))
+}
+
+/// UID of a deployment that stands in the pod's environment: it cannot change while the pod lives.
+fn made_for(pod: &Pod) -> Option<&String> {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let mut variables = containers.flat_map(|container| container.env.iter().flatten());
+    variables
+        .find(|variable| variable.name == DEPLOYMENT_UID)?
+        .value
+        .as_ref()
 }

@@ -22,3 +22,23 @@ fn starts_are_staggered_only_where_somebody_wants_it() {
     assert_eq!(words[flag + 1], "500ms");
     assert_ne!(of(&plain), of(&spread), "pods are rolled out");
 }
+
+#[test]
+fn a_deployment_that_is_made_again_wants_the_pods_it_has() {
+    let before = seen();
+    let mut again = seen();
+    again.deployment.metadata.uid = Some("another".to_owned());
+    assert_eq!(of(&before), of(&again));
+    let Change::Create(object) = create(&again, &template(&again), "r") else {
+        panic!("a pod is made")
+    };
+    assert_eq!(object.value["metadata"]["ownerReferences"][0]["uid"], "another");
+    let env = object.value["spec"]["containers"][0]["env"]
+        .as_array()
+        .expect("an environment");
+    let uids: Vec<&Value> = env
+        .iter()
+        .filter(|variable| variable["name"] == DEPLOYMENT_UID)
+        .collect();
+    assert_eq!(uids, [&json!({"name": DEPLOYMENT_UID, "value": "another"})]);
+}
