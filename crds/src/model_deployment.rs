@@ -8,7 +8,7 @@ pub use overlay::{EnvVar, OverlayMount, OverlayVolume, PodOverlay, VolumeKind};
 pub use rollout::{RolloutState, RolloutStatus};
 pub use status::{ModelDeploymentStatus, PowerDomain, SlotState, SlotStatus, SpareState, SpareStatus};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -399,4 +399,17 @@ impl ModelDeployment {
         ConditionType::WeightsStaged,
         ConditionType::RolledOut,
     ];
+
+    /// Indices of the slots that an exam asks for: those the spec wants, and those that a pod still holds though the spec wants
+    /// them no more.
+    pub fn examined_slots(&self) -> BTreeSet<i32> {
+        const MOST: std::ops::Range<i32> = 0..512;
+        let wanted = match self.spec.enrollment {
+            Enrollment::Enrolled => self.spec.slots.clamp(MOST.start, MOST.end),
+            Enrollment::Reserve => 0,
+        };
+        let known = self.status.iter().flat_map(|status| &status.slots);
+        let held = known.filter(|slot| slot.pod_ref.is_some() && MOST.contains(&slot.index));
+        (0..wanted).chain(held.map(|slot| slot.index)).collect()
+    }
 }

@@ -1,6 +1,6 @@
 //! `kubectl gonka plan` as text: what will happen to which machines and deployments, when, and why not now. Pure.
 
-use crds::conditions::ConditionType;
+use crds::conditions::{ConditionType, Reason};
 use crds::gpu_node::MaintenanceStage;
 use crds::{GpuNode, ModelDeployment};
 use kube::ResourceExt as _;
@@ -15,6 +15,7 @@ pub(crate) fn render(machines: &[GpuNode], deployments: &[ModelDeployment], cloc
         .filter_map(|machine| maintenance(machine, clock))
         .collect();
     lines.extend(deployments.iter().filter_map(|deployment| rollout(deployment, clock)));
+    lines.extend(deployments.iter().filter_map(fewer_slots));
     lines.extend(deployments.iter().flat_map(power));
     if lines.is_empty() {
         return "nothing is planned: every pod has its wanted revision, nobody wishes to work on a machine\n"
@@ -104,6 +105,28 @@ fn rollout(deployment: &ModelDeployment, clock: &Clock) -> Option<Line> {
     })
 }
 
+/// Slots that are not wanted any more and wait for a window.
+fn fewer_slots(deployment: &ModelDeployment) -> Option<Line> {
+    let reconciling = ConditionType::Reconciling.to_string();
+    let mut conditions = deployment.status.as_ref()?.conditions.iter();
+    let waits = conditions
+        .find(|condition| condition.type_ == reconciling)
+        .filter(|condition| condition.status == "True" && condition.reason == Reason::WaitingForWindow.to_string())?;
+    let leaves = deployment.metadata.deletion_timestamp.is_some();
+    Some(Line {
+        rank: 2,
+        what: if leaves { "deletion" } else { "fewer slots" }.to_owned(),
+        subject: format!(
+            "{}/{}",
+            deployment.namespace().unwrap_or_default(),
+            deployment.name_any()
+        ),
+        state: waits.reason.clone(),
+        when: "see kubectl gonka window".to_owned(),
+        why: waits.message.clone(),
+    })
+}
+
 /// Racks that may draw more than was planned.
 fn power(deployment: &ModelDeployment) -> impl Iterator<Item = Line> {
     let name = format!(
@@ -163,6 +186,27 @@ mod tests {
         hot.status.as_mut().expect("a status").conditions.clear();
         let text = render(&[], &[hot], &clock);
         assert!(text.contains("r1 of gonka/hot  13200 of 12000 W  each exam"), "{text}");
+    }
+
+    #[test]
+    fn shows_slots_that_are_kept_until_nobody_expects_their_weight() {
+        let clock = Clock {
+            now: Timestamp::from_second(1_764_245_000).expect("a time"),
+            zone: TimeZone::UTC,
+        };
+        let mut smaller = deployment("tiny", "AsExpected", "", &json!({}));
+        let conditions = &mut smaller.status.as_mut().expect("a status").conditions;
+        conditions[0].type_ = "Reconciling".to_owned();
+        conditions[0].status = "True".to_owned();
+        assert!(render(&[], &[smaller.clone()], &clock).contains("nothing is planned"));
+        let waits = &mut smaller.status.as_mut().expect("a status").conditions[0];
+        waits.reason = "WaitingForWindow".to_owned();
+        waits.message = "slots 2 are not wanted any more and are kept".to_owned();
+        let text = render(&[], &[smaller], &clock);
+        assert!(
+            text.contains("fewer slots  gonka/tiny") && text.contains("slots 2 are not wanted"),
+            "{text}"
+        );
     }
 
     #[test]

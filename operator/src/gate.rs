@@ -58,6 +58,8 @@ pub enum ActionKind {
     Rehearsal,
     /// A machine is released for drain, upgrade or reboot; its slots are gone while it lasts.
     Release,
+    /// A slot is given up for good, and nobody takes it over.
+    Retire,
 }
 
 /// The gate's answer.
@@ -129,6 +131,8 @@ pub enum GateReason {
     FrozenBeforeSprint,
     /// A person must re-arm the breaker.
     BreakerTripped,
+    /// Exams that may come before the next Sprint expect the weight.
+    WeightExpected,
     /// Not ours to touch.
     Unowned,
 }
@@ -145,6 +149,9 @@ impl GateReason {
             Self::LeadTimeTooShort => "it would not be proven again before the next Sprint",
             Self::FrozenBeforeSprint => "nothing moves shortly before a Sprint",
             Self::BreakerTripped => "a mass change was stopped; a person must re-arm it",
+            Self::WeightExpected => {
+                "exams before the next Sprint expect its weight; the last Green window before that Sprint is waited for"
+            }
             Self::Unowned => "not ours to touch",
         }
     }
@@ -232,7 +239,9 @@ fn exam_end(facts: &Facts) -> Option<i64> {
 fn between_exams(facts: &Facts, host: &HostState, action: &Action, window: Window) -> Verdict {
     let margin = match action.kind {
         ActionKind::Release => host.ready_by_millis,
-        ActionKind::Takeover | ActionKind::Rollout | ActionKind::Spare | ActionKind::Rehearsal => host.drain_millis,
+        ActionKind::Takeover | ActionKind::Rollout | ActionKind::Spare | ActionKind::Rehearsal | ActionKind::Retire => {
+            host.drain_millis
+        }
     };
     let Some(next) = facts.next_poc_start() else {
         return wait(None, GateReason::ChainUnknown);
@@ -249,13 +258,29 @@ fn between_exams(facts: &Facts, host: &HostState, action: &Action, window: Windo
     if facts.height > late_after {
         return wait(Some(next), GateReason::LeadTimeTooShort);
     }
-    if action.kind != ActionKind::Release {
-        return Verdict::Allow {
+    match action.kind {
+        ActionKind::Release => release(facts, host, action, window, late_after),
+        ActionKind::Retire => retire(facts, host, window, late_after),
+        ActionKind::Takeover | ActionKind::Rollout | ActionKind::Spare | ActionKind::Rehearsal => Verdict::Allow {
             budget_basis_points: budget(host),
             until_height: late_after,
-        };
+        },
     }
-    release(facts, host, action, window, late_after)
+}
+
+/// A confirmation expects what the last Sprint proved. What is not wanted any more goes when none can come before the next one:
+/// not in the Green window right after a Sprint.
+fn retire(facts: &Facts, host: &HostState, window: Window, late_after: i64) -> Verdict {
+    let heights = facts.heights.as_ref();
+    let settled = heights.is_some_and(|heights| facts.height >= heights.set_new_validators_height);
+    if window != Window::Green || !settled {
+        let green = facts.next_green_height.filter(|_| settled);
+        return wait(green, GateReason::WeightExpected);
+    }
+    Verdict::Allow {
+        budget_basis_points: budget(host),
+        until_height: facts.green_until_height.unwrap_or(facts.height).min(late_after),
+    }
 }
 
 fn release(facts: &Facts, host: &HostState, action: &Action, window: Window, late_after: i64) -> Verdict {

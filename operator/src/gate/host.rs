@@ -73,7 +73,9 @@ pub fn weights(object: &ModelDeployment) -> BTreeMap<i32, i64> {
         .ok()
         .filter(|count| *count > 0)
         .map_or(1, |count| known.iter().sum::<i64>() / count);
-    (0..object.spec.slots)
+    object
+        .examined_slots()
+        .into_iter()
         .map(|slot| (slot, rates.get(&slot).copied().flatten().unwrap_or(mean)))
         .collect()
 }

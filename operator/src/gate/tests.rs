@@ -97,6 +97,27 @@ fn each_window_answers_each_kind_of_act(
     );
 }
 
+#[rstest]
+#[case(Window::Green, 0, None)]
+#[case(Window::Green, -1, Some(GateReason::WeightExpected))]
+#[case(Window::Amber, 0, Some(GateReason::WeightExpected))]
+#[case(Window::Sprint, 0, Some(GateReason::ExamActive))]
+#[case(Window::Validation, 0, Some(GateReason::ExamActive))]
+#[case(Window::Confirmation, 0, Some(GateReason::ExamActive))]
+#[case(Window::UpgradeFreeze, 0, Some(GateReason::UpgradeFreeze))]
+#[case(Window::Unknown, 0, Some(GateReason::ChainUnknown))]
+fn a_slot_is_given_up_when_no_confirmation_can_ask_for_it_before_the_next_sprint(
+    #[case] window: Window,
+    #[case] blocks_after_new_validators: i64,
+    #[case] expected: Option<GateReason>,
+) {
+    let mut facts = facts(window, 10_000);
+    let heights = facts.heights.as_mut().expect("heights");
+    heights.set_new_validators_height = facts.height - blocks_after_new_validators;
+    let answer = verdict(&facts, &host(), &action(ActionKind::Retire), NOW);
+    assert_eq!(reason(answer), expected);
+}
+
 /// Margins in blocks: frozen from 24 before the Sprint, a rollout of 5 minutes from 84, a release from 180.
 #[rstest]
 #[case(ActionKind::Rollout, NEXT - 84, None)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crds::ModelDeployment;
 use crds::labels;
-use crds::model_deployment::{EngineKind, Enrollment, ExposureKind};
+use crds::model_deployment::{EngineKind, ExposureKind};
 
 use super::observed::Observed;
 use crate::dapi::{Hardware, ModelArgs, NodeSpec};
@@ -69,15 +69,12 @@ pub fn deployments(observed: &Observed) -> Vec<&ModelDeployment> {
     deployments
 }
 
-/// Every slot the specs ask for, in registration order.
+/// Every slot the specs ask for, and those that a pod still holds though nobody asks for them any more, in registration order.
 pub fn slots(observed: &Observed) -> Vec<Slot> {
     let mut slots: Vec<Slot> = Vec::new();
     let mut ids = std::collections::BTreeSet::new();
     for deployment in deployments(observed) {
-        if deployment.spec.enrollment == Enrollment::Reserve {
-            continue;
-        }
-        for index in 0..deployment.spec.slots.clamp(0, 512) {
+        for index in deployment.examined_slots() {
             let mut slot = slot(observed, deployment, index);
             slot.id_taken = !ids.insert(slot.node_id.clone());
             slots.push(slot);

@@ -297,7 +297,7 @@ fn hear(surroundings: &Surroundings<'_>, observed: &mut Observed) {
         .max();
     observed.rounds = BTreeMap::new();
     if let Some(height) = running.or(active) {
-        let slots = 0..observed.deployment.spec.slots;
+        let slots = observed.deployment.examined_slots().into_iter();
         let ids: BTreeSet<String> = slots.map(|slot| observed.node_id(slot)).collect();
         for id in ids {
             let rounds: Vec<_> = board.of_rounds(&id, height, live::round);

@@ -112,6 +112,7 @@ pub struct Schedule {
 /// One pod of ours.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "independent marks of one pod")]
 pub struct PodSeen {
     /// UID.
     pub uid: String,

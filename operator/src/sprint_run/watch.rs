@@ -190,7 +190,7 @@ fn expectations(seen: &Seen<'_>) -> Vec<Expectation> {
         let rollout = status
             .and_then(|status| status.rollout.as_ref())
             .filter(|rollout| rollout.state == RolloutState::Canary);
-        for index in 0..deployment.spec.slots.clamp(0, 512) {
+        for index in deployment.examined_slots() {
             let id = node_id(seen.install_id, deployment, index);
             if !registered
                 .iter()

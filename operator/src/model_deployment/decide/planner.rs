@@ -134,7 +134,7 @@ impl Draft<'_, '_> {
             (cause.leaves_something(), std::cmp::Reverse(weight), *cause, *slot)
         });
         for (slot, cause) in broken {
-            let wanted = slot < self.world.seen.deployment.spec.slots;
+            let wanted = slot < self.world.seen.deployment.spec.slots || !self.world.may_retire();
             let held_before = self.plan.slots.get(&slot).is_some_and(|slot| slot.generation > 0);
             let may_move = !held_before || self.world.may_move(slot);
             let moved = wanted && may_move && self.move_to_spare(slot, cause);
@@ -216,15 +216,23 @@ impl Draft<'_, '_> {
     /// Healthy slots that should move by somebody's wish: with the gate's leave, one per pass, and only when nothing is
     /// broken.
     fn planned(&mut self, causes: &BTreeMap<i32, Cause>) {
-        let mut wishes: Vec<(i32, Cause)> = causes
+        let (retiring, mut wishes): (Vec<_>, Vec<_>) = causes
             .iter()
             .filter(|(_, cause)| cause.is_planned())
             .map(|(slot, cause)| (*slot, *cause))
-            .collect();
+            .partition(|(_, cause)| *cause == Cause::ScaledDown);
         self.plan.rollout = self.rollout_idle();
         // While pods change their revision a spare may be on trial.
         if causes.is_empty() && self.plan.rollout == Rollout::Done {
             wishes.extend(self.bench.crowded(&self.plan.slots).map(|slot| (slot, Cause::Crowded)));
+        }
+        if let Some((slot, cause)) = retiring.first() {
+            let verdict = self.world.ask(ActionKind::Retire, 0);
+            self.plan.asked.push((ActionKind::Retire, verdict));
+            if matches!(verdict, Verdict::Allow { .. }) && self.plan.moves.is_empty() {
+                self.vacate(*slot, *cause);
+                return;
+            }
         }
         if wishes.is_empty() {
             return;
@@ -241,10 +249,6 @@ impl Draft<'_, '_> {
             return;
         }
         for (slot, cause) in self.in_turn(wishes) {
-            if cause == Cause::ScaledDown {
-                self.vacate(slot, cause);
-                return;
-            }
             let moved = self.move_to_spare(slot, cause);
             if cause == Cause::Rollout {
                 self.plan.rollout = if moved { Rollout::Running } else { Rollout::Spare };
@@ -276,10 +280,9 @@ impl Draft<'_, '_> {
     /// before comes first.
     fn in_turn(&self, wishes: Vec<(i32, Cause)>) -> Vec<(i32, Cause)> {
         let turn = |slot: &i32| rollout::turn(self.world, *slot);
-        let may = |slot: i32, cause: Cause| cause == Cause::ScaledDown || self.world.may_move(slot);
         let (mut rolling, mut others): (Vec<_>, Vec<_>) = wishes
             .into_iter()
-            .filter(|(slot, cause)| may(*slot, *cause))
+            .filter(|(slot, _)| self.world.may_move(*slot))
             .partition(|(_, cause)| *cause == Cause::Rollout);
         rolling.sort_by_key(|(slot, _)| (turn(slot), *slot));
         let first = rolling.first().map(|(slot, _)| turn(slot));

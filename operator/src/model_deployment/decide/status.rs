@@ -17,9 +17,10 @@ use super::rehearsal::Proof;
 use super::rollout_status;
 use super::services;
 use super::spec::Problem;
-use super::world::{Health, World};
+use super::world::{Assignment, Health, World};
 use crate::change::{Change, Object};
 use crate::conditions::Conditions;
+use crate::gate::{ActionKind, Verdict};
 use crate::model_deployment::observed::{PodSeen, Rehearsed};
 
 /// Slots named in one message.
@@ -37,8 +38,13 @@ pub fn change(world: &World<'_>, plan: Option<&Plan>, problems: &[Problem]) -> O
 fn status(world: &World<'_>, plan: Option<&Plan>, problems: &[Problem]) -> ModelDeploymentStatus {
     let seen = world.seen;
     let previous = seen.deployment.status.clone().unwrap_or_default();
-    let judged: Vec<(i32, Judgement)> = (0..seen.deployment.spec.slots)
-        .filter_map(|slot| Some((slot, readiness::judge(world, slot, world.slots.get(&slot)?))))
+    // A slot that is not wanted any more is examined for as long as a pod holds it.
+    let shown = |slot: i32, assignment: &Assignment| slot < seen.deployment.spec.slots || assignment.holder.is_some();
+    let judged: Vec<(i32, Judgement)> = world
+        .slots
+        .iter()
+        .filter(|(slot, assignment)| shown(**slot, assignment))
+        .map(|(slot, assignment)| (*slot, readiness::judge(world, *slot, assignment)))
         .collect();
     let slots: Vec<SlotStatus> = judged
         .iter()
@@ -164,7 +170,7 @@ fn conditions(
 ) -> Conditions {
     let mut conditions = Conditions::unknown(&ModelDeployment::CONDITIONS);
     accepted(&mut conditions, problems);
-    ready(&mut conditions, world, judged);
+    ready(&mut conditions, judged);
     sprint_ready(&mut conditions, judged);
     weights(&mut conditions, world);
     arguments(&mut conditions, world);
@@ -206,7 +212,7 @@ fn accepted(conditions: &mut Conditions, problems: &[Problem]) {
     conditions.set_false(ConditionType::Accepted, first.reason, all.join("; "));
 }
 
-fn ready(conditions: &mut Conditions, world: &World<'_>, judged: &[(i32, Judgement)]) {
+fn ready(conditions: &mut Conditions, judged: &[(i32, Judgement)]) {
     let wrong: Vec<(i32, Reason)> = judged
         .iter()
         .filter_map(|(slot, judgement)| {
@@ -225,10 +231,7 @@ fn ready(conditions: &mut Conditions, world: &World<'_>, judged: &[(i32, Judgeme
     match wrong.first() {
         None => conditions.set_true(
             ConditionType::Ready,
-            format!(
-                "{} slots are held by pods that answer",
-                world.seen.deployment.spec.slots
-            ),
+            format!("{} slots are held by pods that answer", judged.len()),
         ),
         Some((_, reason)) => {
             let named: Vec<(i32, Vec<Reason>)> = wrong.iter().map(|(slot, reason)| (*slot, vec![*reason])).collect();
@@ -317,6 +320,28 @@ fn arguments(conditions: &mut Conditions, world: &World<'_>) {
     }
 }
 
+/// Slots that are not wanted any more and stay for now, and why.
+fn kept(world: &World<'_>, plan: &Plan) -> Option<String> {
+    let reason = plan.asked.iter().find_map(|(kind, verdict)| match (kind, verdict) {
+        (ActionKind::Retire, Verdict::Wait { reason, .. } | Verdict::Deny { reason }) => Some(reason.for_people()),
+        _ => None,
+    })?;
+    let held = plan.slots.iter().filter(|(_, assignment)| assignment.holder.is_some());
+    let kept: Vec<String> = held
+        .filter(|(slot, _)| **slot >= world.seen.deployment.spec.slots)
+        .map(|(slot, _)| slot.to_string())
+        .collect();
+    let named = kept[..kept.len().min(NAMED)].join(", ");
+    let more = if kept.len() > NAMED {
+        format!(" and {} more", kept.len() - NAMED)
+    } else {
+        String::new()
+    };
+    Some(format!(
+        "slots {named}{more} are not wanted any more and are kept: {reason}"
+    ))
+}
+
 fn progress(conditions: &mut Conditions, world: &World<'_>, plan: &Plan, spares: &[SpareStatus]) {
     let starting = spares
         .iter()
@@ -330,6 +355,13 @@ fn progress(conditions: &mut Conditions, world: &World<'_>, plan: &Plan, spares:
             ConditionStatus::True,
             Reason::InProgress,
             "pods or slots are being changed",
+        );
+    } else if let Some(why) = kept(world, plan) {
+        conditions.set(
+            ConditionType::Reconciling,
+            ConditionStatus::True,
+            Reason::WaitingForWindow,
+            why,
         );
     } else {
         conditions.set(

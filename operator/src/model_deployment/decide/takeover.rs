@@ -118,7 +118,9 @@ pub fn cause(world: &World<'_>, slot: i32, assignment: &Assignment) -> Option<Ca
     if pod.address.is_empty() {
         return Some(Cause::AddressLost);
     }
-    if slot >= world.seen.deployment.spec.slots && world.health(pod) != Health::Dead {
+    let unwanted = slot >= world.seen.deployment.spec.slots;
+    // Until nobody expects its weight any more, a slot that is not wanted is kept like any other.
+    if unwanted && world.may_retire() && world.health(pod) != Health::Dead {
         return Some(Cause::ScaledDown);
     }
     match world.health(pod) {
@@ -150,6 +152,9 @@ pub fn cause(world: &World<'_>, slot: i32, assignment: &Assignment) -> Option<Ca
         .is_some_and(|machine| machine.maintenance == Some(MaintenanceStage::Draining))
     {
         return Some(Cause::Maintenance);
+    }
+    if unwanted {
+        return Some(Cause::ScaledDown);
     }
     world.rollout.is_stale_in_slot(&pod.revision).then_some(Cause::Rollout)
 }

@@ -229,6 +229,11 @@ impl<'a> World<'a> {
         verdict(&self.seen.facts, &self.host_state(), &action, self.seen.now_ms)
     }
 
+    /// No exam that comes before the next Sprint can ask for a slot that is not wanted any more.
+    pub fn may_retire(&self) -> bool {
+        matches!(self.ask(ActionKind::Retire, 0), Verdict::Allow { .. })
+    }
+
     /// From the start of a spare's replacement until it is proven again: it must be done when readiness is judged.
     pub fn spare_lead_millis(&self) -> i64 {
         let state = self.host_state();
