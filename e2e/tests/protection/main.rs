@@ -9,9 +9,11 @@
 //! | [`actors`] | who is denied what, and that nothing of strangers is disturbed |
 //! | [`glass`] | who may break the glass, that it is told of, and that it is mended |
 //! | [`absence`] | without the operator, and without its chart, slots run on protected |
+//! | [`again`] | a deployment made again keeps its pods; a fleet is taken away, and machines are as they were |
 
 mod absence;
 mod actors;
+mod again;
 mod drain;
 mod glass;
 mod medik8s;
@@ -48,5 +50,8 @@ async fn story(world: &World<'_>) -> Result<()> {
     world.lived_on(&lives).await?;
     absence::a_dead_operator_leaves_everything_protected(world).await?;
     absence::an_uninstalled_chart_leaves_slots_running(world).await?;
-    world.lived_on(&lives).await
+    world.lived_on(&lives).await?;
+    again::a_deployment_made_again_keeps_its_pods(world).await?;
+    world.lived_on(&lives).await?;
+    again::a_fleet_is_taken_away(world).await
 }

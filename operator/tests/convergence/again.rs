@@ -73,7 +73,23 @@ fn with_another_template_it_rolls_out_like_an_edit_with_a_canary_first() {
     let before = holders(&fleet.observe());
     fleet.make_again();
     ask_for(&mut fleet, NEW);
-    for _ in 0..40 {
+    // The host has let go of the old one's registrations, and has not asked for the new one's yet.
+    let known = fleet
+        .host
+        .as_mut()
+        .and_then(|host| host.status.as_mut())
+        .expect("a status");
+    let registrations = std::mem::take(&mut known.registrations);
+    for _ in 0..20 {
+        checked_pass(&mut fleet);
+    }
+    let known = fleet
+        .host
+        .as_mut()
+        .and_then(|host| host.status.as_mut())
+        .expect("a status");
+    known.registrations = registrations;
+    for _ in 0..20 {
         checked_pass(&mut fleet);
     }
     assert_eq!(slots_with(&fleet, NEW).len(), 1, "one slot waits for its exam");

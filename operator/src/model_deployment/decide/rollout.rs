@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use crds::gonka_host::ManagementPolicy;
+
 use super::canary::{self, Verdict};
 use super::records;
 use super::rehearsal::Proof;
@@ -160,10 +162,14 @@ impl Progress {
     }
 }
 
-/// An exam can judge it: there are slots, and the network knows one.
+/// An exam can judge it: there are slots, and the network knows one. A slot that was held before is known, or was: of a deployment
+/// that was just made again nobody has asked DAPI yet.
 fn wants_canary(world: &World<'_>) -> bool {
     let spec = &world.seen.deployment.spec;
-    spec.rollout.canary_slots > 0 && (0..spec.slots).any(|slot| world.node_num(slot).is_some())
+    let host = world.seen.host.as_ref();
+    let managed = host.is_some_and(|host| host.spec.management_policy == ManagementPolicy::Manage);
+    let known = |slot: i32| world.node_num(slot).is_some() || (managed && world.slots[&slot].generation > 0);
+    spec.rollout.canary_slots > 0 && (0..spec.slots).any(known)
 }
 
 /// Revision of most pods that hold a slot; of as many one that is not wanted, since that one was there before.
