@@ -1,6 +1,6 @@
 //! What one pass over a ModelDeployment knows, as one plain serialisable value: box 2's output, box 3's only input.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::gpu_node::MaintenanceStage;
 use crds::sprint_schedule::Margins;
@@ -138,6 +138,9 @@ pub struct PodSeen {
     pub created_ms: i64,
     /// `deletionTimestamp` is set.
     pub leaving: bool,
+    /// While it is on no machine: those that it may not be placed on, as written when it was made.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub avoids: BTreeSet<String>,
 }
 
 /// Phase of a pod.

@@ -1,5 +1,7 @@
 //! A pod as a decision sees it. Pure.
 
+use std::collections::BTreeSet;
+
 use crds::labels;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
@@ -51,5 +53,21 @@ pub fn seen(pod: &Pod) -> PodSeen {
             .map(|time| time.0.as_millisecond())
             .unwrap_or_default(),
         leaving: pod.metadata.deletion_timestamp.is_some(),
+        avoids: avoids(pod),
     }
+}
+
+/// Machines that a pod on no machine yet was made to stay away from.
+fn avoids(pod: &Pod) -> BTreeSet<String> {
+    let spec = pod.spec.as_ref().filter(|spec| spec.node_name.is_none());
+    let required = spec
+        .and_then(|spec| spec.affinity.as_ref()?.node_affinity.as_ref())
+        .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
+    required
+        .iter()
+        .flat_map(|required| &required.node_selector_terms)
+        .flat_map(|term| term.match_fields.iter().flatten())
+        .filter(|field| field.key == "metadata.name" && field.operator == "NotIn")
+        .flat_map(|field| field.values.iter().flatten().cloned())
+        .collect()
 }
