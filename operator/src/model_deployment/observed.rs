@@ -398,6 +398,22 @@ pub struct Golden {
     pub artifacts: BTreeMap<i32, String>,
 }
 
+impl Machine {
+    /// Somebody works on it, by our leave. A leave ends with the wish, though the answer is taken back seconds later.
+    pub fn is_released(&self) -> bool {
+        self.leaving && self.maintenance == Some(MaintenanceStage::Released)
+    }
+
+    /// Somebody worked on it, and what is on it proves itself first.
+    pub fn is_returning(&self) -> bool {
+        match self.maintenance {
+            Some(MaintenanceStage::Returning) => true,
+            Some(MaintenanceStage::Released) => !self.leaving,
+            _ => false,
+        }
+    }
+}
+
 impl PodSeen {
     /// Its label says it holds no slot.
     pub fn is_spare_by_label(&self) -> bool {
