@@ -85,10 +85,15 @@ impl Ground {
             .store
             .get(&id)
             .and_then(|pod| pod["metadata"]["ownerReferences"][0]["uid"].as_str().map(str::to_owned));
+        let deployment = self
+            .store
+            .get(&id)
+            .and_then(|pod| pod["metadata"]["labels"][crds::labels::DEPLOYMENT].as_str());
+        let model = self.plan.model_of(deployment.unwrap_or_default()).to_owned();
         let slot = Slot::new(Make {
             pod_uid: uid.to_owned(),
             deployment_uid: deployment_uid.unwrap_or_default(),
-            model: crate::MODEL.to_owned(),
+            model,
             chain_id: String::new(),
             rate_milli: rate.max(0).unsigned_abs(),
             callback_ms: i64::from(self.plan.callback_interval_seconds) * 1000,
@@ -290,9 +295,9 @@ impl Ground {
                 "message": "", "lastTransitionTime": now,
             }],
         });
-        let edited = self
-            .store
-            .edit(&Id::new(Kind::GpuNode, "", name), |node| node["status"] = status);
+        let edited = self.store.edit(&Id::new(Kind::GpuNode, "", name), |node| {
+            crate::store::merge(node, &json!({"status": status}));
+        });
         if edited.is_ok() {
             self.tell(door);
         }
