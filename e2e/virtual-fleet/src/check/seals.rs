@@ -22,8 +22,8 @@ const KINDS: [Kind; 7] = [
     Kind::SprintSchedule,
 ];
 
-/// An object and the annotation that sets something of it aside.
-pub type Seal = (Id, &'static str);
+/// An object, the annotation that sets something of it aside, and what it says: whoever does it again begins another.
+pub type Seal = (Id, &'static str, String);
 
 impl Ground {
     /// Looks at everything that may be set aside. `well`: the operator works and nothing it needs is broken; time counts from then.
@@ -43,8 +43,8 @@ impl Ground {
                 };
                 let leaving = !metadata["deletionTimestamp"].is_null();
                 for key in annotations.iter().flat_map(|(why, until)| [*why, *until]) {
-                    if !leaving && present.contains_key(key) {
-                        open.push((id.clone(), key));
+                    if let Some(value) = present.get(key).filter(|_| !leaving) {
+                        open.push((id.clone(), key, value.to_string()));
                     }
                 }
             }

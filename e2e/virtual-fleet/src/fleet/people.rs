@@ -4,7 +4,8 @@ use network_simulator::virtual_time::door::Door;
 use serde_json::json;
 
 use super::Fleet;
-use crate::store::{Id, Kind};
+use crate::ground::Ground;
+use crate::store::{Id, Kind, time};
 use crate::story::{Field, Protected};
 
 /// Label of machines with GPUs.
@@ -100,8 +101,9 @@ impl Fleet {
     }
 
     fn annotate(&mut self, door: &mut Door<'_>, id: &Id, annotation: &str) {
+        let reason = format!("a person looked at {}", time(Ground::now(door)));
         let edited = self.ground.store.edit(id, |object| {
-            object["metadata"]["annotations"][annotation] = json!("a person looked");
+            object["metadata"]["annotations"][annotation] = json!(reason);
         });
         if edited.is_ok() {
             self.ground.checks.machines.set_aside += 1;

@@ -227,9 +227,9 @@ impl Fleet {
             return;
         }
         let what = format!(
-            "{} was asked for {} s ago and is {:?}",
+            "{} was asked for at {} ms and is {:?}",
             wish.machine,
-            (now_ms - wish.since_ms) / 1000,
+            wish.since_ms - self.ground.checks.started_ms,
             self.ground.stage_of(&wish.machine)
         );
         self.ground.checks.violated(now_ms, Rule::Wish, what);
