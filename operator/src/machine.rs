@@ -14,6 +14,7 @@ pub mod hours;
 pub mod observe;
 pub mod observed;
 pub mod queue;
+pub mod settled;
 pub mod switches;
 
 use std::time::Duration;
@@ -22,6 +23,7 @@ use kube::api::{Api, DynamicObject, ListParams};
 
 use self::decide::Decision;
 use self::observe::Lists;
+use self::settled::Settled;
 use crate::chain::now_ms;
 use crate::context::Context;
 use crate::model_deployment::observe::Stores;
@@ -30,11 +32,11 @@ use crate::{apply, backoff};
 /// Field manager and metric label.
 const CONTROLLER: &str = "machine";
 /// How often stores are looked at: it costs no request.
-const PERIOD: Duration = Duration::from_secs(5);
+pub const PERIOD: Duration = Duration::from_secs(5);
 /// While somebody waits for a machine.
-const WAITING_PERIOD: Duration = Duration::from_secs(1);
-/// How often NodeHealthChecks are listed.
-const CHECKS_PERIOD: Duration = Duration::from_secs(60);
+pub const WAITING_PERIOD: Duration = Duration::from_secs(1);
+/// How often NodeHealthChecks are listed; at once after one was written.
+pub const CHECKS_PERIOD: Duration = Duration::from_secs(60);
 
 /// Why the controller ended.
 #[derive(Debug, thiserror::Error)]
@@ -48,11 +50,16 @@ pub enum Error {
 pub async fn run(context: Context, stores: Stores) -> Result<(), Error> {
     stores.ready().await.map_err(|_| Error::Ended)?;
     let mut checks = Checks::default();
+    let mut settled = Settled::default();
     let mut failures = 0;
     loop {
         checks.refresh(&context).await;
-        let decision = look(&context, &stores, &checks);
+        let decision = look(&context, &stores, &checks, &mut settled);
         let period = if decision.waiting { WAITING_PERIOD } else { PERIOD };
+        if decision.writes_checks() {
+            // What is known of them is what was there before the write.
+            checks.read = None;
+        }
         let failed = write(&context, decision).await;
         failures = if failed { failures + 1 } else { 0 };
         let pause = if failed {
@@ -89,7 +96,7 @@ impl Checks {
     }
 }
 
-fn look(context: &Context, stores: &Stores, checks: &Checks) -> Decision {
+fn look(context: &Context, stores: &Stores, checks: &Checks, settled: &mut Settled) -> Decision {
     let timer = context
         .metrics
         .reconcile_duration
@@ -106,7 +113,7 @@ fn look(context: &Context, stores: &Stores, checks: &Checks) -> Decision {
         checks: checks.known.clone(),
     };
     let facts = |schedule: &str| context.book.facts(schedule);
-    let decision = decide::decide(&observe::assemble(&lists, &facts, now_ms()));
+    let decision = settled.decide(lists, &facts, now_ms());
     timer.observe_duration();
     decision
 }

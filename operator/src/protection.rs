@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use self::decide::{Decision, Observed};
+use self::observe::Lists;
 use crate::apply;
 use crate::chain::now_ms;
 use crate::context::Context;
@@ -19,7 +20,7 @@ use crate::model_deployment::observe::Stores;
 /// Field manager and metric label.
 const CONTROLLER: &str = "protection";
 /// How often. A watch that could be missed would protect no better, and the lists are a handful of objects.
-const PERIOD: Duration = Duration::from_secs(10);
+pub const PERIOD: Duration = Duration::from_secs(10);
 
 /// Why the controller ended.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +56,8 @@ struct Known {
 
 async fn look(context: &Context, stores: &Stores, known: &Known) -> Observed {
     let client = &context.client;
-    let mut broken = observe::watched(stores);
+    let lists = Lists::of(stores);
+    let mut broken = observe::watched(&lists);
     match observe::listed(client).await {
         Ok(listed) => broken.extend(listed),
         Err(error) => unread(&error, "namespaces and CRDs"),
@@ -78,10 +80,10 @@ async fn look(context: &Context, stores: &Stores, known: &Known) -> Observed {
         now_ms: now_ms(),
         broken_millis: i64::from(context.settings.break_glass_seconds) * 1000,
         broken,
-        marks: observe::marks(stores),
+        marks: observe::marks(&lists),
         wanted,
         bound,
-        targets: observe::targets(stores),
+        targets: observe::targets(&lists),
         missing_before: known.missing.clone(),
         targets_before: known.targets.clone(),
     }

@@ -164,6 +164,16 @@ pub enum Event {
         /// Its place in the story.
         place: usize,
     },
+    /// Somebody who asked for a machine looks whether it is released.
+    Work {
+        /// Place of the wish in the story.
+        place: usize,
+    },
+    /// A machine that somebody rebooted is back.
+    Booted {
+        /// Its name.
+        machine: String,
+    },
     /// A leader's lease runs out, unless it was renewed.
     Lease {
         /// Which life.

@@ -33,15 +33,18 @@ pub struct Caches {
     pub runs: Table<SprintRun>,
     /// Slot pods.
     pub pods: Table<Pod>,
-    services: Table<Service>,
-    slices: Table<EndpointSlice>,
+    /// Slots' addresses.
+    pub services: Table<Service>,
+    /// Slots' assignments.
+    pub slices: Table<EndpointSlice>,
     budgets: Table<PodDisruptionBudget>,
     templates: Table<ControllerRevision>,
     accounts: Table<ServiceAccount>,
     config_maps: Table<ConfigMap>,
     /// Machines.
     pub nodes: Table<Node>,
-    gpu_nodes: Table<GpuNode>,
+    /// Machines as their agents see them.
+    pub gpu_nodes: Table<GpuNode>,
     world: Option<Arc<World>>,
 }
 
@@ -93,6 +96,7 @@ impl Caches {
             Kind::ServiceAccount => set(&mut self.accounts, id, value),
             Kind::ConfigMap => set(&mut self.config_maps, id, value),
             Kind::Node => set(&mut self.nodes, id, value),
+            Kind::NodeHealthCheck => {}
         }
         true
     }
@@ -114,6 +118,7 @@ impl Caches {
             Kind::ServiceAccount => self.accounts.clear(),
             Kind::ConfigMap => self.config_maps.clear(),
             Kind::Node => self.nodes.clear(),
+            Kind::NodeHealthCheck => {}
         }
         for (id, value) in list {
             self.take(id, Some(value));

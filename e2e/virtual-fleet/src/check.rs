@@ -1,5 +1,8 @@
 //! What must hold, whatever happens. A violation is noted with its moment; a run that has one has failed.
 
+pub mod machines;
+pub mod seals;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use network_simulator::virtual_time::door::Door;
@@ -44,6 +47,14 @@ pub enum Rule {
     Rest,
     /// No exam loses what was physically there.
     Weight,
+    /// No machine is released without the gate's leave, one failure domain at a time, and what is out is not examined.
+    Release,
+    /// Foreign switches are as strangers left them where nothing of ours is, and ours where slots are.
+    Switches,
+    /// What was set aside is protected again when its time is over.
+    Seal,
+    /// Every wish for maintenance is granted, lapses or is withdrawn.
+    Wish,
 }
 
 /// What was seen so far.
@@ -63,10 +74,15 @@ pub struct Checks {
     pub rests: u64,
     /// Exams that were looked for among the records.
     pub recorded: u64,
+    /// What was done to machines.
+    pub machines: machines::Machines,
     /// What must not be.
     pub violations: Vec<Violation>,
-    generations: BTreeMap<(i32, i64), String>,
-    overlaps: BTreeMap<i32, i64>,
+    machines_seen: machines::Seen,
+    seals_ms: i64,
+    set_aside: BTreeMap<seals::Seal, i64>,
+    generations: BTreeMap<(String, i64), String>,
+    overlaps: BTreeMap<(String, i32), i64>,
     told: BTreeSet<(Rule, String)>,
 }
 
@@ -82,15 +98,15 @@ impl Checks {
 
 impl Ground {
     /// A pod was promoted.
-    pub fn check_promotion(&mut self, door: &Door<'_>, pod_uid: &str, slot: i32, generation: i64) {
+    pub fn check_promotion(&mut self, door: &Door<'_>, pod_uid: &str, node_id: &str, generation: i64) {
         let now_ms = Self::now(door);
         let known = self
             .checks
             .generations
-            .entry((slot, generation))
+            .entry((node_id.to_owned(), generation))
             .or_insert_with(|| pod_uid.to_owned());
         if known != pod_uid {
-            let what = format!("generation {generation} of slot {slot} is pod {known}'s and pod {pod_uid}'s");
+            let what = format!("generation {generation} of {node_id} is pod {known}'s and pod {pod_uid}'s");
             self.checks.violated(now_ms, Rule::OnePodPerGeneration, what);
         }
         // Old generations cannot come back: the highest alone is asked for.
@@ -102,26 +118,27 @@ impl Ground {
     /// Whether two pods hold one slot.
     pub fn check_holders(&mut self, door: &Door<'_>, operator_works: bool) {
         let now_ms = Self::now(door);
-        let mut holders: BTreeMap<i32, Vec<&str>> = BTreeMap::new();
+        let mut holders: BTreeMap<(&str, i32), Vec<&str>> = BTreeMap::new();
         for (uid, life) in &self.cluster.pods {
-            let held = life.slot.as_ref().and_then(crate::slot::Slot::held);
-            if let Some((slot, _)) = held.filter(|_| !life.ended && self.cluster.is_reachable(uid)) {
-                holders.entry(slot).or_default().push(&life.id.name);
+            let Some(slot) = life.slot.as_ref() else { continue };
+            if let Some((index, _)) = slot.held().filter(|_| !life.ended && self.cluster.is_reachable(uid)) {
+                let place = (slot.deployment_uid(), index);
+                holders.entry(place).or_default().push(&life.id.name);
             }
         }
-        let doubled: BTreeMap<i32, String> = holders
+        let doubled: BTreeMap<(String, i32), String> = holders
             .into_iter()
             .filter(|(_, pods)| pods.len() > 1)
-            .map(|(slot, pods)| (slot, pods.join(" and ")))
+            .map(|((deployment, slot), pods)| ((deployment.to_owned(), slot), pods.join(" and ")))
             .collect();
         self.checks
             .overlaps
             .retain(|slot, _| doubled.contains_key(slot) && operator_works);
-        for (slot, pods) in doubled.iter().filter(|_| operator_works) {
-            let since = *self.checks.overlaps.entry(*slot).or_insert(now_ms);
+        for (place, pods) in doubled.iter().filter(|_| operator_works) {
+            let since = *self.checks.overlaps.entry(place.clone()).or_insert(now_ms);
             if now_ms - since > OVERLAP_MS {
                 self.checks
-                    .violated(now_ms, Rule::OneHolder, format!("slot {slot} is held by {pods}"));
+                    .violated(now_ms, Rule::OneHolder, format!("slot {} is held by {pods}", place.1));
             }
         }
     }
@@ -141,19 +158,15 @@ impl Ground {
             .list(Kind::EndpointSlice)
             .any(|(_, slice)| slice["endpoints"][0]["targetRef"]["uid"] == json!(uid));
         self.checks.deletions += 1;
-        let margins = self.plan.margins;
-        let ready_by_millis = i64::from(margins.ready_by_seconds) * 1000;
-        let drain_millis = i64::from(margins.drain_seconds) * 1000;
-        let host = HostState {
-            max_weight_basis_points: 300,
-            drain_millis,
-            ready_by_millis,
-            ..HostState::default()
-        };
+        let host = self.host_state();
         let action = Action {
             kind: if holds { ActionKind::Release } else { ActionKind::Spare },
-            weight_basis_points: if holds { 10_000 / self.plan.slots.max(1) } else { 0 },
-            lead_millis: (ready_by_millis - drain_millis).max(0),
+            weight_basis_points: if holds {
+                10_000 / self.plan.all_slots().max(1)
+            } else {
+                0
+            },
+            lead_millis: (host.ready_by_millis - host.drain_millis).max(0),
         };
         let nothing = Facts::default();
         let answer = verdict(facts.unwrap_or(&nothing), &host, &action, now_ms);
@@ -161,6 +174,17 @@ impl Ground {
         if !allowed && (holds || loaded) {
             let what = format!("{name} (holds a slot: {holds}) is deleted while the gate says {answer:?}");
             self.checks.violated(now_ms, Rule::Gate, what);
+        }
+    }
+
+    /// What the gate knows of the host beside the chain, where nothing of it is out.
+    fn host_state(&self) -> HostState {
+        let margins = self.plan.margins;
+        HostState {
+            max_weight_basis_points: 300,
+            drain_millis: i64::from(margins.drain_seconds) * 1000,
+            ready_by_millis: i64::from(margins.ready_by_seconds) * 1000,
+            ..HostState::default()
         }
     }
 

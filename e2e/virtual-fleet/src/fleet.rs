@@ -5,6 +5,7 @@ mod moments;
 mod objects;
 mod people;
 mod run;
+mod wishes;
 
 pub use run::{Outcome, TOLERANCE_PERMILLE, run};
 
@@ -31,12 +32,15 @@ use crate::plan::Plan;
 use crate::random::Random;
 use crate::store::Store;
 use crate::story::Moment;
+use crate::switches::Strangers;
 use crate::table::Row;
 
 /// From a block to the operator's look at it.
 const READ_MS: i64 = 150;
 /// From a call to its answer.
 const ANSWER_MS: u64 = 2;
+/// `--break-glass-seconds`.
+const BREAK_GLASS_SECONDS: u32 = 120;
 /// Without anything due the chain is read this often.
 const HOURLY_MS: i64 = 3_600_000;
 
@@ -58,6 +62,8 @@ pub struct Fleet {
     /// Exams that were looked for among the records.
     checked_exams: usize,
     rest_epoch: u64,
+    /// Wishes for machines, by their place in the story.
+    wishes: BTreeMap<usize, wishes::Wish>,
     answers: Answers,
 }
 
@@ -74,6 +80,7 @@ impl Fleet {
             gpu_node_selector: "nvidia.com/gpu.present".to_owned(),
             resync_seconds: plan.fleet.resync_seconds,
             callback_interval_seconds: plan.fleet.callback_interval_seconds,
+            break_glass_seconds: BREAK_GLASS_SECONDS,
             ..Settings::default()
         };
         let lengths = &scenario.parameters.lengths;
@@ -88,6 +95,7 @@ impl Fleet {
             checks: Checks::default(),
             faults: Faults::default(),
             delays: Random::new(plan.seed, "delays"),
+            strangers: Strangers::default(),
         };
         Self {
             ground,
@@ -99,6 +107,7 @@ impl Fleet {
             restarting: BTreeMap::new(),
             checked_exams: 0,
             rest_epoch: 0,
+            wishes: BTreeMap::new(),
             answers: Answers::new(scenario),
         }
     }
@@ -154,7 +163,7 @@ impl Fleet {
         let now_ms = Ground::now(door);
         let life = self.operator.life;
         for change in std::mem::take(&mut self.ground.cluster.outbox) {
-            if !self.operator.alive {
+            if !self.operator.alive || !change.id.kind.is_watched() {
                 continue;
             }
             let mut lag = self.ground.delays.between(2, 40);
@@ -214,7 +223,7 @@ impl Fleet {
                 Answer::value(200, body.clone())
             }
             Request::Health => when(loaded, &answers.fine),
-            Request::Models => when(loaded, &answers.models[crate::MODEL]),
+            Request::Models => when(loaded, &answers.models[slot.model()]),
             Request::Init(start) => {
                 let status = slot.start(start, door.net(), now_ms);
                 Answer::value(status, answers.fine.clone())
@@ -333,7 +342,7 @@ impl Outside for Fleet {
                 let slot = life.slot.as_ref()?;
                 Some(Unit {
                     node_id: slot.node_id().map(str::to_owned),
-                    model: crate::MODEL.to_owned(),
+                    model: slot.model().to_owned(),
                     rate_milli: slot.rate_milli,
                     healthy: !life.ended && machine.off == 0 && machine.findings == 0,
                     loaded: slot.is_loaded(),

@@ -16,6 +16,7 @@ use crate::random::Random;
 use crate::slot::Taken;
 use crate::store::{Id, Kind, Refusal, Store};
 use crate::story::WriteFault;
+use crate::switches::{self, Strangers};
 
 /// Versions after which what was removed is forgotten.
 const MEMORY: u64 = 400;
@@ -43,6 +44,8 @@ pub struct Ground {
     pub faults: Faults,
     /// Delays.
     pub delays: Random,
+    /// What people and programs that are not ours left on machines.
+    pub strangers: Strangers,
 }
 
 /// What is broken at the moment.
@@ -114,7 +117,12 @@ impl Ground {
             Some(WriteFault::Unanswered) | None => {}
         }
         self.note(door, &shown(&change));
+        let theirs = switches::given_back(&self.store, &change);
         let written = self.store.write(manager, change, now_ms);
+        if let (Ok(Some(id)), Some(theirs)) = (&written, theirs) {
+            self.checks.machines.given_back += 1;
+            self.strangers.keep(&id.name, theirs);
+        }
         self.tell(door);
         match written {
             Err(refusal) => Err(WriteError::Refused(refusal)),
@@ -262,7 +270,7 @@ impl Ground {
         let Some(slot) = life.slot.as_mut() else { return };
         slot.tick(now_ms);
         if let Some((height, batch)) = slot.delivery(now_ms).filter(|_| reachable) {
-            let reply = door.generated(crate::MODEL, height, &batch);
+            let reply = door.generated(slot.model(), height, &batch);
             let taken = match reply {
                 Ok(reply) if reply.status < 300 => Taken::Accepted,
                 Ok(_) | Err(_) => Taken::NotNow,

@@ -4,6 +4,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`plan`], [`story`], [`random`] | what is given: network, fleet, what happens to them, chance by seed |
+//! | [`switches`] | what strangers set on machines, and whether it is there when nothing of ours is |
 //! | [`store`], [`cache`] | the API server, and what a process believes of it |
 //! | [`cluster`], [`slot`] | machines, pods and `serve`: the node agent's own state around engines that count |
 //! | [`chain`], [`operator`] | the operator's process: it reads late and writes in order; what it decides is the operator's |
@@ -30,6 +31,7 @@ pub mod random;
 pub mod slot;
 pub mod store;
 pub mod story;
+pub mod switches;
 pub mod table;
 
 /// The model that the fleet proves.

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
 use strum::VariantArray as _;
+use virtual_fleet::check::machines::Machines;
 use virtual_fleet::fleet::{Outcome, TOLERANCE_PERMILLE, run};
 use virtual_fleet::lives::{digest, run_all};
 use virtual_fleet::minimise::minimise;
@@ -141,6 +142,18 @@ fn figures(outcomes: &[Outcome], seconds: f64, at_once: usize) {
         sum(|outcome| outcome.looks[2]),
         sum(|outcome| outcome.looks[3]),
     );
+    let machines = |part: fn(&Machines) -> u64| outcomes.iter().map(|outcome| part(&outcome.machines)).sum::<u64>();
+    println!(
+        "machines: released {}, given back {}, evictions granted {}, reboots {}, switches set by strangers {}, looks at all switches {}; set aside {}, mended {}",
+        machines(|done| done.released),
+        machines(|done| done.given_back),
+        machines(|done| done.evicted),
+        machines(|done| done.rebooted),
+        machines(|done| done.flipped),
+        machines(|done| done.looks),
+        machines(|done| done.set_aside),
+        machines(|done| done.mended),
+    );
     println!("history: {} lines, {}", sum(|outcome| outcome.lines), digest(outcomes));
 }
 
@@ -160,6 +173,9 @@ fn plans(args: &Run) -> Result<Vec<Plan>> {
             } else {
                 Plan::devnet(seed, args.epochs.div_ceil(lives))
             };
+            // Every other story is of a host with two models.
+            let two = args.moments > 0 && !args.month && !seed.is_multiple_of(2);
+            let plan = if two { plan.with_two_deployments() } else { plan };
             with_story(plan, args.moments)
         })
         .collect()
@@ -173,16 +189,8 @@ fn with_story(mut plan: Plan, moments: u64) -> Result<Plan> {
     let millis = blocks * i64::try_from(network.block_millis)?;
     let moments = usize::try_from(moments * network.epochs / 100)?;
     if moments > 0 {
-        plan.story = draw(
-            plan.seed,
-            &Weather {
-                from_ms: 120_000.min(millis / 4),
-                until_ms: millis,
-                moments,
-                machines: plan.fleet.machines,
-                pods: u32::try_from(plan.fleet.slots + plan.fleet.spares)?,
-            },
-        );
+        let from_ms = 120_000.min(millis / 4);
+        plan.story = draw(plan.seed, &Weather::over(&plan.fleet, from_ms, millis, moments));
     }
     Ok(plan)
 }

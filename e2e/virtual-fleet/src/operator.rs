@@ -5,9 +5,12 @@ mod answers;
 mod deployment;
 mod doors;
 mod host;
+mod machines;
+mod protection;
 mod records;
 mod small;
 mod watches;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,10 +19,10 @@ use crds::sprint_schedule::{EndpointState, SprintScheduleSpec};
 use network_simulator::virtual_time::door::Door;
 use operator::backoff;
 use operator::chain::decide::Memory;
-use operator::change::Change;
 use operator::context::Settings;
 use operator::facts::Facts;
 use operator::live::Board;
+use operator::machine::settled::Settled;
 use operator::model_deployment::decide::Revisions;
 use operator::model_deployment::{Transition, transition};
 use operator::slot_door::States;
@@ -32,7 +35,7 @@ use strum::VariantArray as _;
 use crate::agenda::Event;
 use crate::cache::{Caches, list_of};
 use crate::chain::Reader;
-use crate::ground::{Ground, WriteError, deleted_pod};
+use crate::ground::Ground;
 use crate::store::Kind;
 
 /// A controller.
@@ -48,6 +51,17 @@ pub enum Controller {
     GpuNode,
     /// SprintRun.
     Records,
+    /// Protection at rest, and its release.
+    Machine,
+    /// Marks, and what was set aside for a while.
+    Protection,
+}
+
+impl Controller {
+    /// Each of its passes does; the others say themselves when they do.
+    fn asks_the_chain(self) -> bool {
+        !matches!(self, Self::Machine | Self::Protection)
+    }
 }
 
 /// Field managers, as the operator's controllers have them.
@@ -58,6 +72,8 @@ pub fn manager(controller: Controller) -> String {
         Controller::Deployment => "model-deployment",
         Controller::GpuNode => "gpu-node",
         Controller::Records => "sprint-run",
+        Controller::Machine => "machine",
+        Controller::Protection => "protection",
     })
 }
 
@@ -104,6 +120,8 @@ pub struct Operator {
     read_ms: i64,
     revisions: Revisions,
     report: Option<(i64, operator::dapi::SetupReport)>,
+    checks: machines::HealthChecks,
+    settled: Settled,
 }
 
 /// Why a pass came to nothing.
@@ -157,7 +175,14 @@ impl Operator {
             read_ms: 0,
             revisions: Revisions::default(),
             report: None,
+            checks: machines::HealthChecks::default(),
+            settled: Settled::default(),
         }
+    }
+
+    /// Its flags.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// It has the lease.
@@ -201,14 +226,14 @@ impl Operator {
         // Controllers begin with the lease, and wait for first words from then on.
         self.started_ms = Ground::now(door);
         let at = ground.list_version();
-        for kind in Kind::VARIANTS {
-            self.caches.replace(*kind, &list_of(&ground.store, *kind, at));
+        for kind in Kind::watched() {
+            self.caches.replace(kind, &list_of(&ground.store, kind, at));
         }
         if at.is_some() {
             // A watch goes on where its list ended, and hears of all that came since.
-            for kind in Kind::VARIANTS {
+            for kind in Kind::watched() {
                 let life = self.life;
-                ground.agenda.after(door, 3_000, Event::Relist { life, kind: *kind });
+                ground.agenda.after(door, 3_000, Event::Relist { life, kind });
             }
         }
         self.take_spec();
@@ -263,8 +288,8 @@ impl Operator {
         }
         self.due.remove(&controller);
         *ground.checks.passes.entry(controller).or_default() += 1;
-        if !ground.plan.every_block && now_ms - self.read_ms > ground.block_ms {
-            self.read(ground, door);
+        if controller.asks_the_chain() {
+            self.read_before(ground, door, now_ms);
         }
         let again = match controller {
             Controller::Schedule => self.pass_schedule(ground, door),
@@ -272,6 +297,8 @@ impl Operator {
             Controller::Deployment => self.pass_deployment(ground, door),
             Controller::GpuNode => self.pass_gpu_nodes(ground, door),
             Controller::Records => Ok(self.pass_records(ground, door)),
+            Controller::Machine => self.pass_machines(ground, door),
+            Controller::Protection => self.pass_protection(ground, door),
         };
         match again {
             Ok(ms) => {
@@ -296,40 +323,16 @@ impl Operator {
         }
     }
 
-    /// One write, counted: the process may end with it.
-    fn write(
-        &mut self,
-        ground: &mut Ground,
-        door: &mut Door<'_>,
-        controller: Controller,
-        change: Change,
-    ) -> Result<(), Failure> {
-        if matches!(change, Change::Event(_)) {
-            ground.note(door, &crate::ground::shown(&change));
-            return Ok(());
+    /// It works as it is meant to: it leads, and none of its controllers waits after a failure.
+    pub fn is_well(&self) -> bool {
+        self.alive && self.leads && self.failures.is_empty()
+    }
+
+    /// Where the chain is not read at every block it is read before somebody decides by it.
+    fn read_before(&mut self, ground: &mut Ground, door: &mut Door<'_>, now_ms: i64) {
+        if !ground.plan.every_block && now_ms - self.read_ms > ground.block_ms {
+            self.read(ground, door);
         }
-        if deleted_pod(&change).is_some() {
-            let facts = self.reader.as_ref().map(|reader| reader.facts().clone());
-            ground.check_deletion(door, &change, facts.as_deref());
-        }
-        ground.checks.writes += 1;
-        let written = ground.write(door, &manager(controller), change);
-        if let Some((left, away_ms)) = &mut self.dies {
-            *left = left.saturating_sub(1);
-            if *left == 0 {
-                let away_ms = *away_ms;
-                self.die(ground, door, away_ms);
-                return Err(Failure::Died);
-            }
-        }
-        written.map_err(|error| {
-            ground.note(door, &format!("write failed: {error:?}"));
-            if error == WriteError::Died {
-                Failure::Died
-            } else {
-                Failure::Again
-            }
-        })
     }
 
     /// The chain is read, and whoever waits for a turn of it is woken.

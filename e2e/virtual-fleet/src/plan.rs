@@ -7,6 +7,9 @@ use thiserror::Error;
 
 use crate::story::Moment;
 
+/// Model of a second deployment.
+const SECOND_MODEL: &str = "gonka-fleet/tiny_qwen3_dense-second";
+
 /// A run.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -35,6 +38,9 @@ pub struct FleetPlan {
     pub slots: i32,
     /// Spares.
     pub spares: i32,
+    /// Deployments beside the first, of the same host on the same machines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<DeploymentPlan>,
     /// Nonces a second of one slot.
     pub nonces_per_second: u32,
     /// How far a machine's rate is off, thousandths either way.
@@ -49,6 +55,50 @@ pub struct FleetPlan {
     pub margins: Margins,
     /// The chain is read at every block; else only where something is due, and every hour.
     pub every_block: bool,
+}
+
+/// A model on slots.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct DeploymentPlan {
+    /// Name of the ModelDeployment.
+    pub name: String,
+    /// Model that it proves.
+    pub model: String,
+    /// Slots.
+    pub slots: i32,
+    /// Spares.
+    pub spares: i32,
+}
+
+impl FleetPlan {
+    /// All deployments.
+    pub fn deployments(&self) -> Vec<DeploymentPlan> {
+        let first = DeploymentPlan {
+            name: crate::DEPLOYMENT.to_owned(),
+            model: crate::MODEL.to_owned(),
+            slots: self.slots,
+            spares: self.spares,
+        };
+        std::iter::once(first).chain(self.others.iter().cloned()).collect()
+    }
+
+    /// Model of a deployment.
+    pub fn model_of(&self, deployment: &str) -> &str {
+        let mut others = self.others.iter();
+        let other = others.find(|other| other.name == deployment);
+        other.map_or(crate::MODEL, |other| &other.model)
+    }
+
+    /// Slots of all deployments.
+    pub fn all_slots(&self) -> i32 {
+        self.slots + self.others.iter().map(|other| other.slots).sum::<i32>()
+    }
+
+    /// Pods of all deployments.
+    pub fn all_pods(&self) -> i32 {
+        self.all_slots() + self.spares + self.others.iter().map(|other| other.spares).sum::<i32>()
+    }
 }
 
 /// `SprintSchedule.spec.margins`.
@@ -83,6 +133,7 @@ impl Default for FleetPlan {
             pods_per_machine: 1,
             slots: 3,
             spares: 1,
+            others: Vec::new(),
             nonces_per_second: 10,
             noise_permille: 20,
             load_millis: 600_000,
@@ -163,6 +214,26 @@ impl Plan {
             },
             story: Vec::new(),
         }
+    }
+
+    /// The same with a second model, which has fewer slots, on machines that both share.
+    #[must_use]
+    pub fn with_two_deployments(mut self) -> Self {
+        let model = |id: &str| serde_json::json!({"id": id, "recipe": "tiny_qwen3_dense"});
+        self.network["models"] = serde_json::json!([model(crate::MODEL), model(SECOND_MODEL)]);
+        if let Some(hosts) = self.network["hosts"].as_array_mut() {
+            hosts.push(serde_json::json!({
+                "name": "other", "count": 3, "driver": "simulated", "nodes": 1, "noncesPerSecond": 10, "model": SECOND_MODEL,
+            }));
+        }
+        self.fleet.pods_per_machine = 2;
+        self.fleet.others = vec![DeploymentPlan {
+            name: "second".to_owned(),
+            model: SECOND_MODEL.to_owned(),
+            slots: 1,
+            spares: 1,
+        }];
+        self
     }
 
     /// A month of the main network: 33 epochs of 15,391 blocks, four confirmations in each.

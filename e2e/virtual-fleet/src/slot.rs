@@ -181,6 +181,16 @@ impl Slot {
         Some((held.slot, held.generation))
     }
 
+    /// The model that its engine loads.
+    pub fn model(&self) -> &str {
+        &self.config.prepare.model
+    }
+
+    /// UID of its deployment.
+    pub fn deployment_uid(&self) -> &str {
+        &self.config.identity.deployment_uid
+    }
+
     /// DAPI's id of the node it holds.
     pub fn node_id(&self) -> Option<&str> {
         self.state.memory.assignment.as_ref().map(|held| held.node_id.as_str())

@@ -5,7 +5,7 @@ mod apply;
 mod evict;
 mod kind;
 
-pub use apply::without_nulls;
+pub use apply::{merge, without_nulls};
 pub use kind::{Id, Kind};
 
 use std::collections::BTreeMap;
@@ -77,6 +77,7 @@ pub struct Store {
     objects: BTreeMap<Id, Stored>,
     past: BTreeMap<Id, Past>,
     version: u64,
+    changed: BTreeMap<Kind, u64>,
     made: u64,
     addresses: u32,
     news: Vec<Event>,
@@ -103,6 +104,12 @@ impl Store {
     /// Newest version.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Version of the newest change of an object of these kinds.
+    pub fn changed(&self, kinds: &[Kind]) -> u64 {
+        let changes = kinds.iter().filter_map(|kind| self.changed.get(kind));
+        changes.max().copied().unwrap_or_default()
     }
 
     /// An object.
@@ -366,6 +373,7 @@ impl Store {
     }
 
     fn remember(&mut self, id: &Id, value: Option<Arc<Value>>) {
+        self.changed.insert(id.kind, self.version);
         let past = self.past.entry(id.clone()).or_default();
         past.push((self.version, value));
         if past.len() > REMEMBERED {

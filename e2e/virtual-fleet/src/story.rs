@@ -1,8 +1,11 @@
 //! What happens to a fleet: moments with their times, drawn from a seed or written by people.
 
 use network_simulator::scenario::verb::{Arguments, Verb};
+use operator::machine::switches::SWITCHES;
 use serde::{Deserialize, Serialize};
+use strum::VariantArray as _;
 
+use crate::plan::FleetPlan;
 use crate::random::Random;
 
 /// One moment.
@@ -76,6 +79,9 @@ pub enum Happening {
     Rollout {
         /// A word that goes into the template.
         word: String,
+        /// Place of the deployment.
+        #[serde(default)]
+        deployment: usize,
     },
     /// The owner edits what pods are made of, and maybe goes back on it soon.
     #[serde(rename_all = "camelCase")]
@@ -84,12 +90,56 @@ pub enum Happening {
         field: Field,
         /// Which of a few values: the same one again is no edit.
         value: u32,
+        /// Place of the deployment.
+        #[serde(default)]
+        deployment: usize,
     },
     /// Somebody drains a machine: it takes no more pods, and its pods are to be evicted, again and again.
     #[serde(rename_all = "camelCase")]
     Drained {
         /// Number of the machine.
         machine: u32,
+        /// For so many milliseconds.
+        millis: i64,
+    },
+    /// Somebody asks for a machine (`kubectl gonka maintain`), drains and reboots it once it is released, and withdraws the wish.
+    #[serde(rename_all = "camelCase")]
+    Maintained {
+        /// Number of the machine.
+        machine: u32,
+        /// Withdrawn after so many milliseconds.
+        millis: i64,
+        /// `expectedMinutes`.
+        minutes: i32,
+        /// It lapses after so many milliseconds if it is not granted; 0 = never.
+        lapses: i64,
+        /// Hours of the day from now until its preferred ones begin.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        preferred: Option<u32>,
+    },
+    /// Somebody breaks the glass of an object, and forgets it.
+    #[serde(rename_all = "camelCase")]
+    GlassBroken {
+        /// Its kind.
+        kind: Protected,
+        /// Place among those of the kind, by name.
+        place: u32,
+    },
+    /// Somebody sets the breaker of the host aside.
+    Rearmed,
+    /// A stranger's program sets a switch that we hold while a machine carries slots, or takes it off.
+    #[serde(rename_all = "camelCase")]
+    SwitchSet {
+        /// Number of the machine.
+        machine: u32,
+        /// Place among the switches.
+        switch: usize,
+        /// Its value; absent = taken off.
+        value: Option<String>,
+    },
+    /// A stranger pauses every health check, for a while.
+    #[serde(rename_all = "camelCase")]
+    ChecksPaused {
         /// For so many milliseconds.
         millis: i64,
     },
@@ -156,6 +206,8 @@ impl Happening {
             | Self::GpuFinding { millis, .. }
             | Self::ServeRestarts { millis, .. }
             | Self::Drained { millis, .. }
+            | Self::Maintained { millis, .. }
+            | Self::ChecksPaused { millis }
             | Self::LabelsFlap { millis }
             | Self::ApiOutage { millis }
             | Self::OperatorDies { millis, .. }
@@ -170,7 +222,18 @@ impl Happening {
             | Self::EngineDies { .. }
             | Self::Rollout { .. }
             | Self::Edited { .. }
+            | Self::GlassBroken { .. }
+            | Self::Rearmed
+            | Self::SwitchSet { .. }
             | Self::WriteFails { .. } => 0,
+        }
+    }
+
+    /// The machine that somebody wishes to work on.
+    pub fn wished_machine(&self) -> Option<u32> {
+        match self {
+            Self::Drained { machine, .. } | Self::Maintained { machine, .. } => Some(*machine),
+            _ => None,
         }
     }
 
@@ -187,6 +250,11 @@ impl Happening {
             Self::Rollout { .. } => "rollout".to_owned(),
             Self::Edited { field, .. } => format!("{field} edited"),
             Self::Drained { machine, .. } => format!("n{machine} drained"),
+            Self::Maintained { machine, .. } => format!("n{machine} maintained"),
+            Self::GlassBroken { kind, .. } => format!("glass of a {kind} broken"),
+            Self::Rearmed => "breaker set aside".to_owned(),
+            Self::SwitchSet { .. } => "switch set".to_owned(),
+            Self::ChecksPaused { .. } => "checks paused".to_owned(),
             Self::LabelsFlap { .. } => "labels flap".to_owned(),
             Self::ApiOutage { .. } => "API outage".to_owned(),
             Self::OperatorDies { .. } => "operator dies".to_owned(),
@@ -211,6 +279,28 @@ pub enum Field {
     Argument,
     /// Number of spares.
     Spares,
+}
+
+/// What has a glass.
+#[derive(
+    Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, strum::Display, strum::IntoStaticStr, strum::VariantArray,
+)]
+#[serde(rename_all = "PascalCase")]
+pub enum Protected {
+    /// A slot pod.
+    Pod,
+    /// A slot's address.
+    Service,
+    /// A machine.
+    Node,
+    /// A machine as its agent sees it.
+    GpuNode,
+    /// The deployment.
+    ModelDeployment,
+    /// The host.
+    GonkaHost,
+    /// The schedule.
+    SprintSchedule,
 }
 
 /// How a write goes wrong.
@@ -238,6 +328,22 @@ pub struct Weather {
     pub machines: u32,
     /// Pods there are.
     pub pods: u32,
+    /// Deployments there are.
+    pub deployments: usize,
+}
+
+impl Weather {
+    /// Over a fleet, from and until so many milliseconds.
+    pub fn over(fleet: &FleetPlan, from_ms: i64, until_ms: i64, moments: usize) -> Self {
+        Self {
+            from_ms,
+            until_ms,
+            moments,
+            machines: fleet.machines,
+            pods: fleet.all_pods().max(1).unsigned_abs(),
+            deployments: fleet.deployments().len(),
+        }
+    }
 }
 
 /// A story from a seed, by time.
@@ -258,7 +364,7 @@ pub fn draw(seed: u64, weather: &Weather) -> Vec<Moment> {
             let at = at + random.between(100, 5_000);
             let what = match story.last().map(|moment| &moment.what) {
                 Some(Happening::LabelsFlap { millis }) => Happening::LabelsFlap { millis: *millis },
-                _ => edited(&mut random),
+                _ => edited(&mut random, weather),
             };
             story.push(Moment { at, what });
         }
@@ -267,10 +373,11 @@ pub fn draw(seed: u64, weather: &Weather) -> Vec<Moment> {
     story
 }
 
-fn edited(random: &mut Random) -> Happening {
+fn edited(random: &mut Random, weather: &Weather) -> Happening {
     Happening::Edited {
         field: [Field::Image, Field::Model, Field::Argument, Field::Spares][random.index(4)],
         value: random.index(3) as u32,
+        deployment: random.index(weather.deployments),
     }
 }
 
@@ -278,7 +385,7 @@ fn happening(random: &mut Random, weather: &Weather, place: usize) -> Happening 
     let machine = random.between(1, i64::from(weather.machines)) as u32;
     let pod = random.between(0, i64::from(weather.pods) - 1) as u32;
     let millis = random.between(1_000, 120_000);
-    match random.index(17) {
+    match random.index(22) {
         0 => Happening::NodeLost { machine, millis },
         1 => Happening::NodeCut { machine, millis },
         2 => Happening::GpuFinding { machine, millis },
@@ -291,6 +398,7 @@ fn happening(random: &mut Random, weather: &Weather, place: usize) -> Happening 
         },
         7 => Happening::Rollout {
             word: format!("r{place}"),
+            deployment: random.index(weather.deployments),
         },
         8 => Happening::ApiOutage { millis },
         9 => Happening::OperatorDies {
@@ -309,10 +417,39 @@ fn happening(random: &mut Random, weather: &Weather, place: usize) -> Happening 
             versions: random.between(1, 30).unsigned_abs(),
             millis,
         },
-        13 => edited(random),
+        13 => edited(random, weather),
         14 => Happening::Drained { machine, millis },
         15 => Happening::LabelsFlap { millis: millis / 40 },
+        16 => maintained(random, machine),
+        17 => Happening::SwitchSet {
+            machine,
+            // Our own mark is first, and the policies keep it.
+            switch: random.between(1, SWITCHES.len() as i64 - 1) as usize,
+            value: [None, Some("true"), Some("false"), Some("theirs")][random.index(4)].map(str::to_owned),
+        },
+        18 => Happening::ChecksPaused { millis },
+        19 => Happening::GlassBroken {
+            kind: Protected::VARIANTS[random.index(Protected::VARIANTS.len())],
+            place: pod,
+        },
+        20 => Happening::Rearmed,
         _ => network(random, millis.unsigned_abs()),
+    }
+}
+
+fn maintained(random: &mut Random, machine: u32) -> Happening {
+    let millis = random.between(60_000, 600_000);
+    let lapses = if random.index(3) == 0 {
+        random.between(1_000, millis)
+    } else {
+        0
+    };
+    Happening::Maintained {
+        machine,
+        millis,
+        minutes: random.between(1, 5) as i32,
+        lapses,
+        preferred: (random.index(4) == 0).then(|| random.between(0, 23) as u32),
     }
 }
 
@@ -344,6 +481,7 @@ mod tests {
         moments: 60,
         machines: 4,
         pods: 4,
+        deployments: 2,
     };
 
     #[test]

@@ -1,6 +1,9 @@
 //! Whole runs: the same plan gives the same history, what must hold holds through stories of every kind, and a story that breaks
 //! something is reduced to what breaks it.
 
+#[path = "stories/people.rs"]
+mod people;
+
 use std::io::Write as _;
 use std::time::Instant;
 
@@ -32,18 +35,17 @@ fn outcome(plan: &Plan) -> Outcome {
     run(plan, false).expect("the plan can be run")
 }
 
+/// Every other story is of a host with two models.
 fn drawn(seed: u64, epochs: u64, moments: usize) -> Plan {
-    let story = draw(
-        seed,
-        &Weather {
-            from_ms: 60_000,
-            until_ms: EPOCH_MS * i64::try_from(epochs).expect("few epochs"),
-            moments,
-            machines: 4,
-            pods: 4,
-        },
-    );
-    with(seed, epochs, story)
+    let plan = with(seed, epochs, Vec::new());
+    let mut plan = if seed.is_multiple_of(2) {
+        plan
+    } else {
+        plan.with_two_deployments()
+    };
+    let until_ms = EPOCH_MS * i64::try_from(epochs).expect("few epochs");
+    plan.story = draw(seed, &Weather::over(&plan.fleet, 60_000, until_ms, moments));
+    plan
 }
 
 fn holds(plan: &Plan) -> Outcome {
@@ -225,7 +227,10 @@ fn one_endpoint_that_forks_lies_or_stands_still_changes_nothing() {
 fn a_rollout_goes_through_the_spare_and_costs_no_weight() {
     let story = vec![at(
         FIRST_SPRINT_MS + 150_000,
-        Happening::Rollout { word: "new".to_owned() },
+        Happening::Rollout {
+            word: "new".to_owned(),
+            deployment: 0,
+        },
     )];
     let outcome = holds(&with(13, 8, story));
     assert!(
@@ -266,9 +271,23 @@ fn labels_of_a_thousand_machines_that_flap_cost_nothing_and_delete_nothing() {
             flap(FIRST_SPRINT_MS + 9_000),
         ],
     );
+    let few = holds(&plan);
     plan.fleet.machines = 1_000;
     let outcome = holds(&plan);
     assert_eq!(outcome.looks[1], 0, "nothing was deleted");
+    assert!(
+        outcome.writes <= few.writes + 10,
+        "machines without slots are not written to: {} and {}",
+        outcome.writes,
+        few.writes
+    );
+    for (controller, passes) in &outcome.passes {
+        let among_few = few.passes.get(controller).copied().unwrap_or_default();
+        assert!(
+            *passes <= among_few + 20,
+            "{controller}: {passes} and {among_few} passes"
+        );
+    }
     assert!(outcome.exams[0].permille() >= 980, "{:?}", outcome.exams[0]);
 }
 
@@ -277,7 +296,16 @@ fn edits_in_quick_succession_in_a_sprint_and_after_it_cost_no_weight() {
     let edits = [Field::Image, Field::Model, Field::Argument, Field::Image, Field::Model].into_iter();
     let story = edits.enumerate().flat_map(|(place, field)| {
         let value = place as u32 % 3;
-        let after = |ms: i64| at(ms + 700 * place as i64, Happening::Edited { field, value });
+        let after = |ms: i64| {
+            at(
+                ms + 700 * place as i64,
+                Happening::Edited {
+                    field,
+                    value,
+                    deployment: 0,
+                },
+            )
+        };
         [after(FIRST_SPRINT_MS + 5_000), after(FIRST_SPRINT_MS + 120_000)]
     });
     let mut story: Vec<Moment> = story.collect();

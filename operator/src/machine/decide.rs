@@ -29,6 +29,20 @@ pub struct Decision {
     pub stages: BTreeMap<MaintenanceStage, usize>,
 }
 
+impl Decision {
+    /// Nothing is to be written and nobody wishes anything: neither the chain nor the clock can make another one of it.
+    pub fn is_settled(&self) -> bool {
+        self.writes.is_empty() && self.stages.is_empty()
+    }
+
+    /// A NodeHealthCheck is among what is written.
+    pub fn writes_checks(&self) -> bool {
+        let kind = switches::health_check_resource().kind;
+        let of_check = |change: &Change| matches!(change, Change::Merge(object) if object.resource.kind == kind);
+        self.writes.values().flatten().any(of_check)
+    }
+}
+
 /// Decides one pass over all machines.
 pub fn decide(observed: &Observed) -> Decision {
     let turns = queue::turns(observed);

@@ -19,7 +19,7 @@ use crate::gate::host::{self, Part};
 use crate::model_deployment::decide::assignment;
 
 /// Everything that is read, in any order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Lists {
     /// Machines as Kubernetes sees them.
     pub nodes: Vec<Arc<Node>>,
@@ -37,6 +37,20 @@ pub struct Lists {
     pub schedules: Vec<Arc<SprintSchedule>>,
     /// NodeHealthChecks.
     pub checks: Vec<DynamicObject>,
+}
+
+impl Lists {
+    /// Where nobody wishes anything the same machines, pods and health checks say the same: the very objects of another look, whose
+    /// addresses both keep alive. Hosts, deployments, slices and the chain have a say in wishes alone.
+    pub fn has_same_machines(&self, other: &Self) -> bool {
+        fn same<K>(some: &[Arc<K>], others: &[Arc<K>]) -> bool {
+            some.len() == others.len() && some.iter().zip(others).all(|(one, other)| Arc::ptr_eq(one, other))
+        }
+        same(&self.nodes, &other.nodes)
+            && same(&self.gpu_nodes, &other.gpu_nodes)
+            && same(&self.pods, &other.pods)
+            && self.checks == other.checks
+    }
 }
 
 /// The snapshot. Linear in everything that is read.

@@ -52,7 +52,6 @@ pub use world::{Assignment, Holder, assignment};
 use std::collections::BTreeMap;
 
 use crds::conditions::{ConditionType, Reason};
-use crds::gpu_node::MaintenanceStage;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ApiResource;
 use serde_json::json;
@@ -215,9 +214,7 @@ fn pod_changes(world: &World<'_>, plan: &Plan, holders: &BTreeMap<String, i32>) 
             let label = holders
                 .get(name)
                 .map_or_else(|| crds::labels::SLOT_SPARE.to_owned(), ToString::to_string);
-            let protected = world
-                .machine(pod)
-                .is_none_or(|machine| machine.maintenance != Some(MaintenanceStage::Released));
+            let protected = world.machine(pod).is_none_or(|machine| !machine.is_released());
             (pod.slot != label || pod.protected != protected).then(|| {
                 Change::Apply(Object {
                     resource: resource(),

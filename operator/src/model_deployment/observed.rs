@@ -1,6 +1,6 @@
 //! What one pass over a ModelDeployment knows, as one plain serialisable value: box 2's output, box 3's only input.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::gpu_node::MaintenanceStage;
 use crds::sprint_schedule::Margins;
@@ -142,6 +142,9 @@ pub struct PodSeen {
     /// UID of the deployment it was made for, which it is spoken to with; empty = this one.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub made_for: String,
+    /// While it is on no machine: those that it may not be placed on, as written when it was made.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub avoids: BTreeSet<String>,
 }
 
 /// Phase of a pod.
@@ -410,6 +413,22 @@ pub struct Golden {
     pub stronger_rng: bool,
     /// Base64 vectors by nonce.
     pub artifacts: BTreeMap<i32, String>,
+}
+
+impl Machine {
+    /// Somebody works on it, by our leave. A leave ends with the wish, though the answer is taken back seconds later.
+    pub fn is_released(&self) -> bool {
+        self.leaving && self.maintenance == Some(MaintenanceStage::Released)
+    }
+
+    /// Somebody worked on it, and what is on it proves itself first.
+    pub fn is_returning(&self) -> bool {
+        match self.maintenance {
+            Some(MaintenanceStage::Returning) => true,
+            Some(MaintenanceStage::Released) => !self.leaving,
+            _ => false,
+        }
+    }
 }
 
 impl PodSeen {

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crds::labels::{DEPLOYMENT, PROTECTED};
+use crds::{GonkaHost, GpuNode, ModelDeployment, SprintSchedule};
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ApiResource, ListParams};
@@ -15,18 +16,52 @@ use serde::de::DeserializeOwned;
 use super::decide::{Broken, Mark, Seal, Target};
 use crate::model_deployment::observe::Stores;
 
-/// What was set aside on everything that is watched anyway.
-pub fn watched(stores: &Stores) -> Vec<Broken> {
+/// Everything that is watched anyway and may be set aside or marked, in any order.
+#[derive(Debug, Default)]
+pub struct Lists {
+    /// Slot pods.
+    pub pods: Vec<Arc<Pod>>,
+    /// Slots' addresses.
+    pub services: Vec<Arc<Service>>,
+    /// Machines as Kubernetes sees them.
+    pub nodes: Vec<Arc<Node>>,
+    /// Machines as their agents see them.
+    pub gpu_nodes: Vec<Arc<GpuNode>>,
+    /// Deployments.
+    pub deployments: Vec<Arc<ModelDeployment>>,
+    /// Hosts.
+    pub hosts: Vec<Arc<GonkaHost>>,
+    /// Schedules.
+    pub schedules: Vec<Arc<SprintSchedule>>,
+}
+
+impl Lists {
+    /// What the watch stores hold now.
+    pub fn of(stores: &Stores) -> Self {
+        Self {
+            pods: stores.pods.state(),
+            services: stores.services.state(),
+            nodes: stores.nodes.state(),
+            gpu_nodes: stores.gpu_nodes.state(),
+            deployments: stores.deployments.state(),
+            hosts: stores.hosts.state(),
+            schedules: stores.schedules.state(),
+        }
+    }
+}
+
+/// What was set aside on it.
+pub fn watched(lists: &Lists) -> Vec<Broken> {
     let mut broken = Vec::new();
     let glass = Seal::Glass;
-    broken.extend(all(&stores.pods.state(), glass));
-    broken.extend(all(&stores.services.state(), glass));
-    broken.extend(all(&stores.nodes.state(), glass));
-    broken.extend(all(&stores.gpu_nodes.state(), glass));
-    broken.extend(all(&stores.deployments.state(), glass));
-    broken.extend(all(&stores.hosts.state(), glass));
-    broken.extend(all(&stores.schedules.state(), glass));
-    broken.extend(all(&stores.hosts.state(), Seal::Breaker));
+    broken.extend(all(&lists.pods, glass));
+    broken.extend(all(&lists.services, glass));
+    broken.extend(all(&lists.nodes, glass));
+    broken.extend(all(&lists.gpu_nodes, glass));
+    broken.extend(all(&lists.deployments, glass));
+    broken.extend(all(&lists.hosts, glass));
+    broken.extend(all(&lists.schedules, glass));
+    broken.extend(all(&lists.hosts, Seal::Breaker));
     broken
 }
 
@@ -36,30 +71,29 @@ fn all<K: Resource<DynamicType = ()>>(objects: &[Arc<K>], seal: Seal) -> impl It
 }
 
 /// Objects of people whose mark is not as it should be.
-pub fn marks(stores: &Stores) -> Vec<Mark> {
-    let carrying: BTreeSet<(String, String)> = stores
+pub fn marks(lists: &Lists) -> Vec<Mark> {
+    let carrying: BTreeSet<(String, String)> = lists
         .pods
-        .state()
         .iter()
         .filter_map(|pod| Some((pod.namespace()?, pod.labels().get(DEPLOYMENT)?.clone())))
         .collect();
     let key = |namespace: Option<String>, name: &str| (namespace.unwrap_or_default(), name.to_owned());
     let (mut marks, mut hosts, mut schedules) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
-    for deployment in stores.deployments.state() {
+    for deployment in &lists.deployments {
         let carries = carrying.contains(&key(deployment.namespace(), &deployment.name_any()));
         if carries {
             hosts.insert(key(deployment.namespace(), &deployment.spec.host_ref.name));
         }
         marks.extend(mark(deployment.as_ref(), carries));
     }
-    for host in stores.hosts.state() {
+    for host in &lists.hosts {
         let carries = hosts.contains(&key(host.namespace(), &host.name_any()));
         if carries {
             schedules.insert(host.spec.schedule_name.clone());
         }
         marks.extend(mark(host.as_ref(), carries));
     }
-    for schedule in stores.schedules.state() {
+    for schedule in &lists.schedules {
         marks.extend(mark(schedule.as_ref(), schedules.contains(&schedule.name_any())));
     }
     marks
@@ -146,8 +180,8 @@ pub async fn bound(client: &Client) -> Result<BTreeSet<String>, kube::Error> {
 }
 
 /// Slot pods that the scheduler or a controller tried to take away. The kubelet's own pressure is not among them: it asks nobody.
-pub fn targets(stores: &Stores) -> Vec<Target> {
-    stores.pods.state().iter().filter_map(|pod| target(pod)).collect()
+pub fn targets(lists: &Lists) -> Vec<Target> {
+    lists.pods.iter().filter_map(|pod| target(pod)).collect()
 }
 
 fn target(pod: &Pod) -> Option<Target> {

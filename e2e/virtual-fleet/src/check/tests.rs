@@ -5,6 +5,7 @@ use network_simulator::network::Network;
 use network_simulator::truth::Unit;
 use network_simulator::virtual_time::{BEGINNING_MS, Driver, Outside, Response, Ticket};
 use operator::change::Deletion;
+use operator::machine::switches::SWITCHES;
 use serde_json::Value;
 
 use super::*;
@@ -62,10 +63,10 @@ fn deletion((name, uid): (String, String)) -> Change {
 fn one_generation_for_two_pods_is_seen() {
     let (mut driver, mut fleet) = standing();
     let door = driver.door();
-    fleet.ground.check_promotion(&door, "a", 0, 90);
-    fleet.ground.check_promotion(&door, "a", 0, 90);
+    fleet.ground.check_promotion(&door, "a", "node", 90);
+    fleet.ground.check_promotion(&door, "a", "node", 90);
     assert!(rules(&fleet).is_empty());
-    fleet.ground.check_promotion(&door, "b", 0, 90);
+    fleet.ground.check_promotion(&door, "b", "node", 90);
     assert_eq!(rules(&fleet), [Rule::OnePodPerGeneration]);
 }
 
@@ -133,4 +134,101 @@ fn a_fleet_that_is_not_as_it_should_be_has_something_to_write() {
         fleet.operator.would_write(&fleet.ground, now_ms),
         ["apply PodDisruptionBudget tiny"]
     );
+}
+
+fn machine_of(fleet: &Fleet, holds: bool) -> String {
+    let (_, uid) = pod(fleet, holds);
+    fleet.ground.cluster.pods[&uid].machine.clone()
+}
+
+#[test]
+fn a_machine_that_is_released_without_the_gates_leave_or_beside_another_is_seen() {
+    let (mut driver, mut fleet) = standing();
+    let facts = fleet.operator.facts().expect("the chain is read").clone();
+    let (carries, bare) = (machine_of(&fleet, true), machine_of(&fleet, false));
+    let door = driver.door();
+    fleet.ground.check_release(&door, &bare, Some(&facts));
+    assert!(rules(&fleet).is_empty(), "a spare carries no weight");
+    fleet.ground.check_release(&door, &bare, None);
+    assert_eq!(rules(&fleet), [Rule::Release], "nobody knows the chain");
+    fleet.ground.checks.violations.clear();
+    fleet.ground.check_release(&door, &carries, Some(&facts));
+    assert_eq!(
+        rules(&fleet),
+        [Rule::Release],
+        "a third of the weight is not within the margin"
+    );
+    fleet.ground.checks.violations.clear();
+    let released = |gpu_node: &mut Value| gpu_node["status"]["maintenance"]["state"] = json!("Released");
+    let out = Id::new(Kind::GpuNode, "", &carries);
+    fleet.ground.store.edit(&out, released).expect("there");
+    fleet.ground.check_release(&door, &bare, Some(&facts));
+    assert_eq!(rules(&fleet), [Rule::Release], "two domains at once");
+}
+
+#[test]
+fn a_foreign_switch_that_is_not_as_it_should_be_is_seen_at_rest_and_where_it_lasts() {
+    let (mut driver, mut fleet) = standing();
+    let node = Id::new(Kind::Node, "", "n1");
+    fleet.ground.check_machines(&driver.door(), true, true);
+    assert!(rules(&fleet).is_empty(), "{:?}", fleet.ground.checks.violations);
+    let skip = |value: &str| {
+        let value = json!(value);
+        move |node: &mut Value| node["metadata"]["labels"]["nvidia.com/gpu-driver-upgrade.skip"] = value
+    };
+    fleet.ground.store.edit(&node, skip("false")).expect("there");
+    fleet.ground.check_machines(&driver.door(), true, false);
+    assert!(rules(&fleet).is_empty(), "not at once");
+    driver.step_until(BEGINNING_MS + 190_000, &mut Nobody);
+    fleet.ground.check_machines(&driver.door(), true, false);
+    assert_eq!(rules(&fleet), [Rule::Switches]);
+    fleet.ground.checks.violations.clear();
+    fleet.ground.store.edit(&node, skip("x")).expect("there");
+    fleet.ground.check_machines(&driver.door(), true, true);
+    assert_eq!(rules(&fleet), [Rule::Switches]);
+}
+
+#[test]
+fn strangers_keep_what_they_set_when_nothing_of_ours_is_there_and_what_we_have_not_set_over() {
+    let (_, mut fleet) = standing();
+    let ground = &mut fleet.ground;
+    let skip = "nvidia.com/gpu-driver-upgrade.skip";
+    let place = SWITCHES.iter().position(|switch| switch.key == skip).expect("a switch");
+    let complaints = |ground: &Ground, held: bool| ground.strangers.complaints(&ground.store, &|_| held).len();
+    assert_eq!(complaints(ground, true), 0);
+    assert!(complaints(ground, false) > 0, "ours is there");
+    // Set over by us at once, were we there: a quarrel.
+    ground
+        .strangers
+        .set(&mut ground.store, "n1", place, Some("x"))
+        .expect("there");
+    assert_eq!(complaints(ground, true), 1);
+    let node = ground.store.get(&Id::new(Kind::Node, "", "n1")).expect("there").clone();
+    let mut resource = kube::api::ApiResource::erase::<k8s_openapi::api::core::v1::Node>(&());
+    "Node".clone_into(&mut resource.kind);
+    let back = Change::Merge(operator::change::Object {
+        resource,
+        namespace: None,
+        name: "n1".to_owned(),
+        value: json!({"metadata": {"uid": node["metadata"]["uid"], "annotations": {crds::labels::PREVIOUS_VALUES: null}}}),
+    });
+    let theirs = crate::switches::given_back(&ground.store, &back).expect("it gives the machine back");
+    assert_eq!(theirs.get(&place), Some(&Some("x".to_owned())));
+    assert_eq!(theirs.len(), 1);
+}
+
+#[test]
+fn a_glass_that_stays_broken_is_seen() {
+    let (mut driver, mut fleet) = standing();
+    let host = Id::new(Kind::GonkaHost, crate::NAMESPACE, crate::HOST);
+    let broken = |host: &mut Value| host["metadata"]["annotations"][crds::labels::BREAK_GLASS] = json!("fire");
+    fleet.ground.store.edit(&host, broken).expect("there");
+    driver.step_until(BEGINNING_MS + 80_000, &mut Nobody);
+    fleet.ground.check_seals(&driver.door(), true, 30_000);
+    driver.step_until(BEGINNING_MS + 160_000, &mut Nobody);
+    fleet.ground.check_seals(&driver.door(), true, 30_000);
+    assert!(rules(&fleet).is_empty(), "its time and a minute");
+    driver.step_until(BEGINNING_MS + 180_000, &mut Nobody);
+    fleet.ground.check_seals(&driver.door(), true, 30_000);
+    assert_eq!(rules(&fleet), [Rule::Seal]);
 }

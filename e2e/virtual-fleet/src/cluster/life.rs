@@ -22,7 +22,7 @@ const FAREWELL_MS: i64 = 15_000;
 const REFUSES_MS: i64 = 3_000;
 
 impl Ground {
-    /// The scheduler: the machine with the fewest pods that takes this one.
+    /// The scheduler: of the machines that take this pod one with the fewest of its deployment, as pods ask for, and the fewest at all.
     pub fn schedule(&mut self, door: &mut Door<'_>, id: &Id) {
         let Some(pod) = self.store.get(id).cloned() else { return };
         let uid = pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
@@ -53,6 +53,15 @@ impl Ground {
                 !cordoned && node["status"]["conditions"][0]["status"] == json!("True")
             })
         };
+        let deployment = &pod["metadata"]["labels"][crds::labels::DEPLOYMENT];
+        let siblings = self
+            .store
+            .list(Kind::Pod)
+            .filter(|(_, other)| other["metadata"]["labels"][crds::labels::DEPLOYMENT] == *deployment);
+        let crowd: Vec<&str> = siblings
+            .filter_map(|(_, other)| other["spec"]["nodeName"].as_str())
+            .collect();
+        let near = |name: &str| crowd.iter().filter(|other| **other == name).count();
         let load = |name: &str| {
             let here = self
                 .cluster
@@ -65,7 +74,7 @@ impl Ground {
             .machines
             .keys()
             .filter(|name| ready(name) && !avoided(name) && load(name) < self.plan.pods_per_machine)
-            .min_by_key(|name| (load(name), (*name).clone()))
+            .min_by_key(|name| (near(name), load(name), (*name).clone()))
             .cloned()
     }
 
@@ -85,10 +94,15 @@ impl Ground {
             .store
             .get(&id)
             .and_then(|pod| pod["metadata"]["ownerReferences"][0]["uid"].as_str().map(str::to_owned));
+        let deployment = self
+            .store
+            .get(&id)
+            .and_then(|pod| pod["metadata"]["labels"][crds::labels::DEPLOYMENT].as_str());
+        let model = self.plan.model_of(deployment.unwrap_or_default()).to_owned();
         let slot = Slot::new(Make {
             pod_uid: uid.to_owned(),
             deployment_uid: deployment_uid.unwrap_or_default(),
-            model: crate::MODEL.to_owned(),
+            model,
             chain_id: String::new(),
             rate_milli: rate.max(0).unsigned_abs(),
             callback_ms: i64::from(self.plan.callback_interval_seconds) * 1000,
@@ -290,9 +304,9 @@ impl Ground {
                 "message": "", "lastTransitionTime": now,
             }],
         });
-        let edited = self
-            .store
-            .edit(&Id::new(Kind::GpuNode, "", name), |node| node["status"] = status);
+        let edited = self.store.edit(&Id::new(Kind::GpuNode, "", name), |node| {
+            crate::store::merge(node, &json!({"status": status}));
+        });
         if edited.is_ok() {
             self.tell(door);
         }

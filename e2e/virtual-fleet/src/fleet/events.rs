@@ -35,6 +35,11 @@ impl Fleet {
                 self.operator.read(&mut self.ground, door);
                 let works = self.operator.alive && self.ground.api_answers();
                 self.ground.check_holders(door, works);
+                let well = self.is_well();
+                self.ground.check_machines(door, well, false);
+                self.check_wishes(door);
+                let allowed_ms = i64::from(self.operator.settings().break_glass_seconds) * 1000;
+                self.ground.check_seals(door, well, allowed_ms);
             }
             Event::Aged { life } if life == self.operator.life => self.aged(door),
             Event::Pass { life, controller } if life == self.operator.life => {
@@ -89,6 +94,8 @@ impl Fleet {
             Event::Moment { place } => self.moment(door, place),
             Event::Undo { place } => self.undo(door, place),
             Event::Evict { place } => self.evict(door, place),
+            Event::Work { place } => self.work(door, place),
+            Event::Booted { machine } => self.ground.power_back(door, &machine),
             Event::Lease { life } => self.lease(door, life),
             Event::RestCheck { again } => self.rest_check(door, again),
         }
@@ -169,7 +176,7 @@ impl Fleet {
         let now_ms = Ground::now(door);
         let quiet = now_ms - self.disturbed_ms >= REST_MS && self.lasting == 0 && self.ground.faults.writes.is_empty();
         let exam = door.net().exam.is_some() || door.net().confirmation().is_some();
-        if !quiet || exam || !self.operator.alive || !self.is_whole() {
+        if !quiet || exam || !self.operator.alive || !self.is_whole() || self.is_wished_for() {
             return;
         }
         let wishes = self.operator.would_write(&self.ground, now_ms);
@@ -180,6 +187,8 @@ impl Fleet {
             return;
         }
         self.ground.checks.rests += 1;
+        let well = self.is_well();
+        self.ground.check_machines(door, well, true);
         if !wishes.is_empty() {
             let what = format!("a second pass would write {}", wishes.join(", "));
             self.ground.checks.violated(now_ms, crate::check::Rule::Rest, what);
@@ -187,8 +196,8 @@ impl Fleet {
     }
 
     /// Every pod is there, loaded and rehearsed.
-    fn is_whole(&self) -> bool {
-        let wanted = usize::try_from(self.ground.plan.slots + self.ground.plan.spares).unwrap_or_default();
+    pub(super) fn is_whole(&self) -> bool {
+        let wanted = usize::try_from(self.ground.plan.all_pods()).unwrap_or_default();
         let works = |(uid, life): (&String, &PodLife)| {
             let slot = life.slot.as_ref();
             !life.ending

@@ -16,7 +16,7 @@ const LEASE_MS: i64 = 15_000;
 
 impl Fleet {
     /// Doors of pods on a machine fall silent: at once where the machine still answers.
-    fn hush(&mut self, door: &mut Door<'_>, pods: Vec<String>, at_once: bool) {
+    pub(super) fn hush(&mut self, door: &mut Door<'_>, pods: Vec<String>, at_once: bool) {
         let life = self.operator.life;
         for pod_uid in pods {
             let ms = if at_once {
@@ -29,7 +29,7 @@ impl Fleet {
         }
     }
 
-    fn on_machine(&self, name: &str) -> Vec<String> {
+    pub(super) fn on_machine(&self, name: &str) -> Vec<String> {
         let here = |life: &PodLife| life.machine == name;
         let pods = self.ground.cluster.pods.iter().filter(|(_, life)| here(life));
         pods.map(|(uid, _)| uid.clone()).collect()
@@ -80,17 +80,6 @@ impl Fleet {
                     self.lasts(door, place, millis);
                 }
             }
-            Happening::Rollout { word } => self.rollout(door, &word),
-            Happening::Edited { field, value } => self.edit(door, field, value),
-            Happening::Drained { machine, millis } => {
-                self.cordon(door, machine, true);
-                self.ground.agenda.after(door, 1_000, Event::Evict { place });
-                self.lasts(door, place, millis);
-            }
-            Happening::LabelsFlap { millis } => {
-                self.label_all(door, false);
-                self.lasts(door, place, millis);
-            }
             Happening::ApiOutage { millis } => {
                 self.api_goes(door);
                 self.lasts(door, place, millis);
@@ -121,6 +110,41 @@ impl Fleet {
                     self.ground.note(door, &format!("refused: {refused}"));
                 }
             }
+            other => self.by_people(door, place, other),
+        }
+    }
+
+    /// People, and programs of strangers, do something.
+    fn by_people(&mut self, door: &mut Door<'_>, place: usize, what: Happening) {
+        match what {
+            Happening::Rollout { word, deployment } => self.rollout(door, &word, deployment),
+            Happening::Edited {
+                field,
+                value,
+                deployment,
+            } => self.edit(door, deployment, field, value),
+            Happening::Drained { machine, millis } => {
+                self.cordon(door, machine, true);
+                self.ground.agenda.after(door, 1_000, Event::Evict { place });
+                self.wish(door, place, millis);
+            }
+            Happening::Maintained { millis, .. } => {
+                self.maintain(door, place);
+                self.wish(door, place, millis);
+            }
+            Happening::GlassBroken { kind, place } => self.break_glass(door, kind, place),
+            Happening::Rearmed => self.rearm(door),
+            Happening::SwitchSet { machine, switch, value } => self.set_switch(door, machine, switch, value.as_deref()),
+            Happening::ChecksPaused { millis } => {
+                self.pause_checks(door, place, true);
+                self.lasts(door, place, millis);
+            }
+            Happening::LabelsFlap { millis } => {
+                self.label_all(door, false);
+                self.lasts(door, place, millis);
+            }
+            // What happens by itself was taken before.
+            _ => {}
         }
     }
 
@@ -137,7 +161,9 @@ impl Fleet {
         let Some(moment) = self.story.get(place).cloned() else {
             return;
         };
-        self.lasting = self.lasting.saturating_sub(1);
+        if moment.what.wished_machine().is_none() {
+            self.lasting = self.lasting.saturating_sub(1);
+        }
         self.disturbed_ms = now_ms;
         self.ground.note(door, &format!("over {:?}", moment.what));
         match moment.what {
@@ -166,7 +192,17 @@ impl Fleet {
                     life.away = life.away.saturating_sub(1);
                 }
             }
-            Happening::Drained { machine, .. } => self.cordon(door, machine, false),
+            Happening::Drained { machine, .. } => {
+                if self.withdraw(place) {
+                    self.cordon(door, machine, false);
+                }
+            }
+            Happening::Maintained { machine, .. } => {
+                if self.withdraw(place) {
+                    self.wish_no_more(door, machine);
+                }
+            }
+            Happening::ChecksPaused { .. } => self.pause_checks(door, place, false),
             Happening::LabelsFlap { .. } => self.label_all(door, true),
             Happening::ApiOutage { .. } => self.ground.faults.api_down = self.ground.faults.api_down.saturating_sub(1),
             Happening::WatchFails { .. } => self.ground.faults.watch = None,
@@ -177,6 +213,9 @@ impl Fleet {
             | Happening::Rollout { .. }
             | Happening::Edited { .. }
             | Happening::OperatorDies { .. }
+            | Happening::GlassBroken { .. }
+            | Happening::Rearmed
+            | Happening::SwitchSet { .. }
             | Happening::WriteFails { .. }
             | Happening::Network { .. } => {}
         }
@@ -237,8 +276,11 @@ impl Fleet {
         self.ground.ring(door, &uid);
     }
 
-    fn rollout(&mut self, door: &mut Door<'_>, word: &str) {
-        let id = Id::new(Kind::ModelDeployment, crate::NAMESPACE, crate::DEPLOYMENT);
+    fn rollout(&mut self, door: &mut Door<'_>, word: &str, deployment: usize) {
+        let Some(plan) = self.ground.plan.deployments().into_iter().nth(deployment) else {
+            return;
+        };
+        let id = Id::new(Kind::ModelDeployment, crate::NAMESPACE, &plan.name);
         let edited = self.ground.store.edit(&id, |deployment| {
             deployment["spec"]["podOverlay"]["annotations"]["example.com/word"] = json!(word);
         });

@@ -1,14 +1,15 @@
-//! The objects people make: a schedule, a host, a deployment; and the machines.
+//! The objects people make: a schedule, a host, deployments; and the machines.
 
 use network_simulator::virtual_time::door::Door;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cluster::Machine;
 use crate::ground::Ground;
-use crate::plan::Plan;
+use crate::plan::{DeploymentPlan, Plan};
 use crate::random::Random;
 use crate::store::{Kind, time};
-use crate::{DEPLOYMENT, HOST, MODEL, NAMESPACE, SCHEDULE};
+use crate::switches::Strangers;
+use crate::{HOST, NAMESPACE, SCHEDULE};
 
 /// Makes everything.
 pub fn make(ground: &mut Ground, door: &mut Door<'_>, plan: &Plan) {
@@ -28,24 +29,48 @@ pub fn make(ground: &mut Ground, door: &mut Door<'_>, plan: &Plan) {
                 rate_permille: noise.between(-permille, permille),
             },
         );
-        let labels = json!({"kubernetes.io/hostname": name, "nvidia.com/gpu.present": "true"});
+        let (labels, annotations) = strangers(&name, number);
         let since = time(now_ms);
         let ready = json!({"type": "Ready", "status": "True", "lastTransitionTime": since});
-        let node = json!({"metadata": {"labels": labels}, "spec": {}, "status": {"conditions": [ready]}});
+        let metadata = json!({"labels": labels, "annotations": annotations});
+        let node = json!({"metadata": metadata, "spec": {}, "status": {"conditions": [ready]}});
         ground.store.make(Kind::Node, "", &name, node, now_ms);
         let protected = json!({"fleet.gonka.ai/protected": "true"});
         let gpu_node = json!({"metadata": {"labels": protected}, "spec": {}});
         ground.store.make(Kind::GpuNode, "", &name, gpu_node, now_ms);
         ground.tell_findings(door, &name);
     }
+    for (name, selector) in [("all", json!({})), ("first", json!({"kubernetes.io/hostname": "n1"}))] {
+        let check = json!({"spec": {"selector": {"matchLabels": selector}, "pauseRequests": ["an admin"]}});
+        ground.store.make(Kind::NodeHealthCheck, "", name, check, now_ms);
+    }
+    ground.strangers = Strangers::of(&ground.store);
     ground
         .store
         .make(Kind::SprintSchedule, "", SCHEDULE, schedule(door, plan), now_ms);
     ground.store.make(Kind::GonkaHost, NAMESPACE, HOST, host(door), now_ms);
-    ground
-        .store
-        .make(Kind::ModelDeployment, NAMESPACE, DEPLOYMENT, deployment(plan), now_ms);
+    for wanted in fleet.deployments() {
+        let name = wanted.name.clone();
+        ground
+            .store
+            .make(Kind::ModelDeployment, NAMESPACE, &name, deployment(&wanted), now_ms);
+    }
     ground.tell(door);
+}
+
+/// Labels and annotations of a machine: switches of strangers are unset, as we hold them, or otherwise.
+fn strangers(name: &str, number: u32) -> (Value, Value) {
+    let mut labels = json!({"kubernetes.io/hostname": name, "nvidia.com/gpu.present": "true"});
+    let mut annotations = json!({});
+    if number.is_multiple_of(2) {
+        labels["nvidia.com/gpu-driver-upgrade.skip"] = json!("false");
+        annotations["cluster-autoscaler.kubernetes.io/scale-down-disabled"] = json!("true");
+    }
+    if number.is_multiple_of(3) {
+        labels["nvsentinel.dgxc.nvidia.com/managed"] = json!("true");
+        annotations["karpenter.sh/do-not-disrupt"] = json!("false");
+    }
+    (labels, annotations)
 }
 
 fn schedule(door: &Door<'_>, plan: &Plan) -> serde_json::Value {
@@ -92,15 +117,15 @@ fn host(door: &Door<'_>) -> serde_json::Value {
     }})
 }
 
-fn deployment(plan: &Plan) -> serde_json::Value {
+fn deployment(plan: &DeploymentPlan) -> serde_json::Value {
     json!({"spec": {
         "hostRef": {"name": HOST},
-        "model": {"id": MODEL, "repository": "recipe:tiny_qwen3_dense", "revision": "public-tiny-v1"},
+        "model": {"id": plan.model, "repository": "recipe:tiny_qwen3_dense", "revision": "public-tiny-v1"},
         "engine": {"type": "Native", "native": {"scheme": "prefill_v2", "device": "CUDA", "dtype": "BF16"}},
         "gpusPerReplica": 1,
         "replicasPerSlot": 1,
-        "slots": plan.fleet.slots,
-        "spares": plan.fleet.spares,
+        "slots": plan.slots,
+        "spares": plan.spares,
         "placement": {"failureDomainKey": "kubernetes.io/hostname"},
     }})
 }

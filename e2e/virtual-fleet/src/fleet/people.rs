@@ -1,25 +1,24 @@
-//! What people and their tools do to the fleet's objects: edits, drains, labels.
+//! What people and their tools do to the fleet's objects: edits, cordons, labels, switches.
 
 use network_simulator::virtual_time::door::Door;
 use serde_json::json;
 
 use super::Fleet;
-use crate::agenda::Event;
-use crate::check::Rule;
 use crate::ground::Ground;
-use crate::store::{Id, Kind, Refusal};
-use crate::story::{Field, Happening};
+use crate::store::{Id, Kind, time};
+use crate::story::{Field, Protected};
 
-/// A drain asks again after this long.
-const EVICT_MS: i64 = 5_000;
 /// Label of machines with GPUs.
 const GPUS: &str = "nvidia.com/gpu.present";
 
 impl Fleet {
     /// The owner edits the deployment.
-    pub(super) fn edit(&mut self, door: &mut Door<'_>, field: Field, value: u32) {
-        let id = Id::new(Kind::ModelDeployment, crate::NAMESPACE, crate::DEPLOYMENT);
-        let spares = self.ground.plan.spares;
+    pub(super) fn edit(&mut self, door: &mut Door<'_>, deployment: usize, field: Field, value: u32) {
+        let Some(plan) = self.ground.plan.deployments().into_iter().nth(deployment) else {
+            return;
+        };
+        let id = Id::new(Kind::ModelDeployment, crate::NAMESPACE, &plan.name);
+        let spares = plan.spares;
         let edited = self.ground.store.edit(&id, |deployment| {
             let spec = &mut deployment["spec"];
             match field {
@@ -49,39 +48,6 @@ impl Fleet {
         }
     }
 
-    /// A drain asks for the eviction of what runs on its machine. Nothing of ours may go.
-    pub(super) fn evict(&mut self, door: &mut Door<'_>, place: usize) {
-        let now_ms = Ground::now(door);
-        let Some((machine, ends_ms)) = self.story.get(place).and_then(|moment| match moment.what {
-            Happening::Drained { machine, millis } => Some((machine, moment.at + millis)),
-            _ => None,
-        }) else {
-            return;
-        };
-        let elapsed_ms = now_ms - self.ground.checks.started_ms;
-        if elapsed_ms >= ends_ms {
-            return;
-        }
-        self.ground.agenda.after(door, EVICT_MS, Event::Evict { place });
-        if !self.ground.api_answers() {
-            return;
-        }
-        let name = format!("n{machine}");
-        let here = self.ground.cluster.pods.values().filter(|life| life.machine == name);
-        let pods: Vec<Id> = here.map(|life| life.id.clone()).collect();
-        for id in pods {
-            match self.ground.store.evict(&id, now_ms) {
-                Err(Refusal::Budget(_)) => self.ground.checks.evictions += 1,
-                Err(_) => {}
-                Ok(()) => {
-                    let what = format!("{} was evicted", id.name);
-                    self.ground.checks.violated(now_ms, Rule::Gate, what);
-                    self.ground.tell(door);
-                }
-            }
-        }
-    }
-
     /// Every machine's label comes off, or comes back.
     pub(super) fn label_all(&mut self, door: &mut Door<'_>, on: bool) {
         let machines: Vec<Id> = self.ground.store.list(Kind::Node).map(|(id, _)| id.clone()).collect();
@@ -96,5 +62,52 @@ impl Fleet {
             });
         }
         self.ground.tell(door);
+    }
+
+    /// A stranger's program sets a switch of a machine.
+    pub(super) fn set_switch(&mut self, door: &mut Door<'_>, machine: u32, switch: usize, value: Option<&str>) {
+        let ground = &mut self.ground;
+        let machine = format!("n{machine}");
+        if ground.strangers.set(&mut ground.store, &machine, switch, value).is_ok() {
+            ground.checks.machines.flipped += 1;
+            ground.tell(door);
+        }
+    }
+
+    /// A stranger pauses every health check, or goes on.
+    pub(super) fn pause_checks(&mut self, door: &mut Door<'_>, place: usize, on: bool) {
+        let ground = &mut self.ground;
+        let who = format!("somebody of moment {place}");
+        if ground.strangers.pause(&mut ground.store, &who, on).is_ok() {
+            ground.tell(door);
+        }
+    }
+
+    /// Somebody writes why an object is not to be protected for a while, and leaves it at that.
+    pub(super) fn break_glass(&mut self, door: &mut Door<'_>, kind: Protected, place: u32) {
+        let Ok(kind) = <&str>::from(kind).parse::<Kind>() else {
+            return;
+        };
+        let all: Vec<Id> = self.ground.store.list(kind).map(|(id, _)| id.clone()).collect();
+        if let Some(id) = all.get(place as usize % all.len().max(1)) {
+            self.annotate(door, id, crds::labels::BREAK_GLASS);
+        }
+    }
+
+    /// Somebody lets happen what the breaker holds.
+    pub(super) fn rearm(&mut self, door: &mut Door<'_>) {
+        let host = Id::new(Kind::GonkaHost, crate::NAMESPACE, crate::HOST);
+        self.annotate(door, &host, crds::labels::REARM);
+    }
+
+    fn annotate(&mut self, door: &mut Door<'_>, id: &Id, annotation: &str) {
+        let reason = format!("a person looked at {}", time(Ground::now(door)));
+        let edited = self.ground.store.edit(id, |object| {
+            object["metadata"]["annotations"][annotation] = json!(reason);
+        });
+        if edited.is_ok() {
+            self.ground.checks.machines.set_aside += 1;
+            self.ground.tell(door);
+        }
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::Fleet;
 use crate::agenda::Event;
+use crate::check::machines::Machines;
 use crate::check::{Rule, Violation};
 use crate::operator::Controller;
 use crate::plan::{Error, Plan};
@@ -35,6 +36,8 @@ pub struct Outcome {
     pub passes: BTreeMap<Controller, u64>,
     /// Looks at a fleet at rest, deletions the gate was asked about, exams looked for among the records, evictions refused.
     pub looks: [u64; 4],
+    /// What was done to machines.
+    pub machines: Machines,
     /// Exams.
     pub exams: Vec<Row>,
     /// What must not be.
@@ -135,6 +138,7 @@ fn finish(driver: &Driver, mut fleet: Fleet, exams: Vec<Row>, strict: bool) -> O
         writes: checks.writes,
         passes: checks.passes,
         looks: [checks.rests, checks.deletions, checks.recorded, checks.evictions],
+        machines: checks.machines,
         exams,
         violations: checks.violations,
         newest: fleet.ground.history.newest().cloned().collect(),

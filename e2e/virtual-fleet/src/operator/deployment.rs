@@ -24,10 +24,16 @@ impl Operator {
     pub(super) fn pass_deployment(&mut self, ground: &mut Ground, door: &mut Door<'_>) -> Result<i64, Failure> {
         let deployments: Vec<Arc<ModelDeployment>> = self.caches.deployments.values().cloned().collect();
         let mut again = i64::from(u32::MAX);
+        let mut failed = false;
         for deployment in deployments {
-            again = again.min(self.pass_one(ground, door, &deployment)?);
+            match self.pass_one(ground, door, &deployment) {
+                Ok(ms) => again = again.min(ms),
+                Err(Failure::Died) => return Err(Failure::Died),
+                // One that fails holds up no other.
+                Err(Failure::Again) => failed = true,
+            }
         }
-        Ok(again)
+        if failed { Err(Failure::Again) } else { Ok(again) }
     }
 
     fn surrounded<T>(&self, now_ms: i64, act: impl FnOnce(&Surroundings<'_>) -> T) -> T {
@@ -168,6 +174,8 @@ impl Operator {
                 Step::Promote(promote) => format!("promote {}", promote.pod),
             }));
         }
+        lines.extend(self.would_write_to_machines(ground, now_ms));
+        lines.extend(self.would_write_to_protect(now_ms));
         lines
     }
 }

@@ -171,7 +171,7 @@ impl Operator {
         match promoted {
             Ok(()) => {
                 self.doors.promoted(step);
-                ground.check_promotion(door, &step.pod_uid, step.slot, step.generation);
+                ground.check_promotion(door, &step.pod_uid, &step.node_id, step.generation);
                 ground.set_ticking(door, &step.pod_uid);
                 if let Some(report) = ground.report(door, &step.pod_uid) {
                     let node_id = Some(step.node_id.as_str());

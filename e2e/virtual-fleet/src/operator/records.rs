@@ -238,16 +238,28 @@ fn evidence(door: &mut Door<'_>, work: &Work) -> Evidence {
 }
 
 fn accepted(door: &mut Door<'_>, height: i64) -> Reading<Option<i64>> {
-    let answer = door
-        .view(Port::DapiPublic)
-        .map(|view| dapi::artifacts_state(view.net, height, crate::MODEL));
-    match answer {
-        Err(silent) => Reading::of::<NoAnswer>(Err(silent)),
-        Ok(None) => Reading::known(None),
-        Ok(Some(answer)) => {
-            Reading::of(operator::dapi::answers::artifact_state(&answer).map(|state| Some(state.count)))
+    let mut sum = None;
+    let models: Vec<String> = door
+        .net()
+        .scenario
+        .models
+        .iter()
+        .map(|model| model.id.clone())
+        .collect();
+    for model in &models {
+        let answer = door
+            .view(Port::DapiPublic)
+            .map(|view| dapi::artifacts_state(view.net, height, model));
+        match answer {
+            Err(silent) => return Reading::of::<NoAnswer>(Err(silent)),
+            Ok(None) => {}
+            Ok(Some(answer)) => match operator::dapi::answers::artifact_state(&answer) {
+                Ok(state) => *sum.get_or_insert(0) += state.count,
+                Err(error) => return Reading::of(Err(error)),
+            },
         }
     }
+    Reading::known(sum)
 }
 
 fn weight(door: &mut Door<'_>, exam: &Examined, address: &str) -> Reading<Option<i64>> {

@@ -2,7 +2,6 @@
 
 use crds::ModelDeploymentStatus;
 use network_simulator::virtual_time::door::Door;
-use strum::VariantArray as _;
 
 use super::{Controller, Operator};
 use crate::agenda::Event;
@@ -67,6 +66,7 @@ impl Operator {
             | Kind::ControllerRevision
             | Kind::ServiceAccount
             | Kind::ConfigMap => self.wake(ground, door, Controller::Deployment, 50),
+            Kind::NodeHealthCheck => {}
         }
     }
 
@@ -96,10 +96,10 @@ impl Operator {
         if !self.leads {
             return;
         }
-        for kind in Kind::VARIANTS {
-            self.broken.insert(*kind);
+        for kind in Kind::watched() {
+            self.broken.insert(kind);
             let life = self.life;
-            ground.agenda.after(door, 2_000, Event::Relist { life, kind: *kind });
+            ground.agenda.after(door, 2_000, Event::Relist { life, kind });
         }
     }
 

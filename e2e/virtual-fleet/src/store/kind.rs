@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use strum::VariantArray as _;
+
 /// A kind of objects.
 #[derive(
     Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, strum::Display, strum::EnumString, strum::VariantArray,
@@ -33,6 +35,20 @@ pub enum Kind {
     ConfigMap,
     /// A machine.
     Node,
+    /// A stranger's watch over machines, of medik8s.
+    NodeHealthCheck,
+}
+
+impl Kind {
+    /// Changes are told to the operator; the others are listed.
+    pub fn is_watched(self) -> bool {
+        self != Self::NodeHealthCheck
+    }
+
+    /// All kinds that are watched.
+    pub fn watched() -> impl Iterator<Item = Self> {
+        Self::VARIANTS.iter().copied().filter(|kind| kind.is_watched())
+    }
 }
 
 /// One object's place.

@@ -7,9 +7,10 @@ use crds::conditions::Reason;
 
 use super::planner::{Plan, Rollout};
 use super::release;
+use super::revision;
 use super::world::{Health, World};
 use crate::gate::{self, ActionKind, Verdict};
-use crate::model_deployment::observed::PodSeen;
+use crate::model_deployment::observed::{Phase, PodSeen};
 
 /// Most pods made in one pass.
 const CREATE_AT_ONCE: usize = 64;
@@ -80,6 +81,7 @@ pub fn plan(world: &World<'_>, plan: &mut Plan) {
         plan.create = wanted.saturating_sub(counted).min(CREATE_AT_ONCE);
     }
     bury(world, plan, &holders, believe_lost);
+    remake_for_other_machines(world, plan, &holders);
     let mut live = Vec::new();
     if counted > wanted {
         live = surplus(world, &holders, counted - wanted);
@@ -89,6 +91,7 @@ pub fn plan(world: &World<'_>, plan: &mut Plan) {
             live.extend(release::next(world, plan));
         }
     }
+    live.retain(|removal| !plan.remove.contains(removal));
     plan.breaker = world.contradiction.clone().map(|why| (Reason::ObjectsOlder, why));
     withhold_mass_deletion(world, plan, &mut live);
     plan.remove.extend(live);
@@ -108,6 +111,18 @@ fn bury(world: &World<'_>, plan: &mut Plan, holders: &BTreeMap<String, i32>, bel
             Health::Usable | Health::Starting | Health::Lost | Health::Leaving => {}
         }
     }
+}
+
+/// Pods on no machine that were made for other machines than there are now. Which machines a pod stays away from is written when
+/// it is made: it would never go to one that is back, and may go to one that somebody works on by now. They run nothing.
+fn remake_for_other_machines(world: &World<'_>, plan: &mut Plan, holders: &BTreeMap<String, i32>) {
+    let closed = revision::avoided(world.seen);
+    let misplaced = world.seen.pods.iter().filter(|(name, pod)| {
+        let waits = pod.phase == Phase::Pending && pod.node_name.is_empty() && !pod.leaving;
+        waits && !holders.contains_key(*name) && !pod.avoids.iter().eq(closed.iter().copied())
+    });
+    plan.remove
+        .extend(misplaced.map(|(name, pod)| Removal::of(name, pod, None)));
 }
 
 /// Pods beyond what the spec wants, the least useful first.

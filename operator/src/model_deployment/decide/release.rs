@@ -1,7 +1,6 @@
 //! A rollout without spares: in a Green window one slot's pod at a time gives way to its successor, when the successor is
 //! proven before the window and the margin before the next Sprint end. Pure.
 
-use crds::gpu_node::MaintenanceStage;
 use crds::references::Window;
 
 use super::planner::{Plan, Rollout};
@@ -11,7 +10,7 @@ use super::rollout_status::lead_millis;
 use super::world::{Health, Holder, World};
 use crate::gate::host::{self, Part};
 use crate::gate::{Action, ActionKind, GateReason, Verdict, verdict};
-use crate::model_deployment::observed::PodSeen;
+use crate::model_deployment::observed::{Machine, PodSeen};
 
 /// The pod that gives way now; the plan says why there is none.
 pub fn next(world: &World<'_>, plan: &mut Plan) -> Option<Removal> {
@@ -94,7 +93,7 @@ fn parts(world: &World<'_>) -> Vec<Part> {
             Part {
                 weight,
                 healthy: is_proven(world, slot),
-                released: machine.is_some_and(|machine| machine.maintenance == Some(MaintenanceStage::Released)),
+                released: machine.is_some_and(Machine::is_released),
             }
         })
         .collect()

@@ -1,7 +1,7 @@
 //! The pod template and its hash. Everything in it rolls out; what may differ between two pods of one revision (machines to
 //! avoid, the slot label, the owner: a deployment that is made again is the same to its pods) is added at creation. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::labels;
 use crds::model_deployment::{ModelDeploymentSpec, NativeEngine, OverlayVolume, VolumeKind};
@@ -134,6 +134,15 @@ fn canonical(value: &Value, text: &mut String) {
     }
 }
 
+/// Machines no slot may be placed on; they differ from day to day and are no reason for a rollout.
+pub fn avoided(seen: &Observed) -> BTreeSet<&String> {
+    let closed = seen
+        .machines
+        .iter()
+        .filter(|(_, machine)| machine.excluded || machine.leaving);
+    closed.map(|(name, _)| name).collect()
+}
+
 /// The create of one pod.
 pub fn create(seen: &Observed, template: &Value, revision: &str) -> Change {
     let mut value = template.clone();
@@ -141,13 +150,7 @@ pub fn create(seen: &Observed, template: &Value, revision: &str) -> Change {
     value["metadata"]["labels"][labels::SLOT] = json!(labels::SLOT_SPARE);
     value["metadata"]["ownerReferences"] = json!([super::objects::owner(seen)]);
     set_variable(&mut value["spec"]["containers"][0]["env"], DEPLOYMENT_UID, seen.uid());
-    // Machines no slot may be placed on; they differ from day to day and are no reason for a rollout.
-    let avoid: Vec<&String> = seen
-        .machines
-        .iter()
-        .filter(|(_, machine)| machine.excluded || machine.leaving)
-        .map(|(name, _)| name)
-        .collect();
+    let avoid = avoided(seen);
     if !avoid.is_empty() {
         value["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] = json!({
             "nodeSelectorTerms": [{ "matchFields": avoid

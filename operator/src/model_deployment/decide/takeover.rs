@@ -361,7 +361,6 @@ fn is_fit(world: &World<'_>, name: &str, pod: &PodSeen) -> bool {
         && world.live(pod).is_some_and(|live| live.link == Link::Connected)
         && !world.gpu_finding(pod)
         && !machine.is_some_and(|machine: &Machine| machine.excluded || machine.leaving)
-        && (machine.is_none_or(|machine| machine.maintenance != Some(MaintenanceStage::Returning))
-            || world.proof(name).ran())
+        && (machine.is_none_or(|machine| !machine.is_returning()) || world.proof(name).ran())
         && !in_vain
 }

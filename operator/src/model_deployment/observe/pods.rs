@@ -1,5 +1,7 @@
 //! A pod as a decision sees it. Pure.
 
+use std::collections::BTreeSet;
+
 use crds::labels;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -58,6 +60,7 @@ pub fn seen(pod: &Pod, deployment: &str) -> PodSeen {
             .filter(|uid| *uid != deployment)
             .cloned()
             .unwrap_or_default(),
+        avoids: avoids(pod),
     }
 }
 
@@ -75,4 +78,19 @@ fn made_for(pod: &Pod) -> Option<&String> {
         .find(|variable| variable.name == DEPLOYMENT_UID)?
         .value
         .as_ref()
+}
+
+/// Machines that a pod on no machine yet was made to stay away from.
+fn avoids(pod: &Pod) -> BTreeSet<String> {
+    let spec = pod.spec.as_ref().filter(|spec| spec.node_name.is_none());
+    let required = spec
+        .and_then(|spec| spec.affinity.as_ref()?.node_affinity.as_ref())
+        .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
+    required
+        .iter()
+        .flat_map(|required| &required.node_selector_terms)
+        .flat_map(|term| term.match_fields.iter().flatten())
+        .filter(|field| field.key == "metadata.name" && field.operator == "NotIn")
+        .flat_map(|field| field.values.iter().flatten().cloned())
+        .collect()
 }
