@@ -323,6 +323,10 @@ impl Outside for Fleet {
         }
     }
 
+    fn units_mark(&self, _net: &Network) -> u64 {
+        self.ground.cluster.mark()
+    }
+
     fn units(&mut self, _net: &Network, _stage_height: i64) -> Vec<Unit> {
         let cluster = &self.ground.cluster;
         cluster
@@ -332,6 +336,8 @@ impl Outside for Fleet {
                 let machine = cluster.machine_of(life)?;
                 let slot = life.slot.as_ref()?;
                 Some(Unit {
+                    // Whoever starts gets an address that nobody had.
+                    id: life.address.clone(),
                     node_id: slot.node_id().map(str::to_owned),
                     model: crate::MODEL.to_owned(),
                     rate_milli: slot.rate_milli,

@@ -17,6 +17,8 @@ pub struct Row {
     pub height: i64,
     /// Weight of what the machines could have generated.
     pub available: u64,
+    /// Weight that could have been had with what happened meanwhile, what nodes left on inference carry included.
+    pub attainable: u64,
     /// Weight that was committed.
     pub weight: u64,
     /// Nonces that DAPI took.
@@ -41,6 +43,7 @@ impl Row {
                 exam.start_height
             },
             available: host.physically_available_weight,
+            attainable: host.attainable_weight + sum(|node| node.carried_weight),
             weight: host.weight,
             accepted: sum(|node| node.accepted),
             committed: sum(|node| node.committed),
@@ -130,6 +133,7 @@ mod tests {
             epoch: 1,
             height,
             available: 1000,
+            attainable: 1000,
             weight,
             accepted: weight,
             committed: weight,
