@@ -339,8 +339,8 @@ impl Network {
     /// Whether artifacts that reach DAPI's callback port are heard, whatever becomes of them.
     pub fn takes_callbacks(&self) -> bool {
         let fault = self.faults.known(crate::faults::Port::DapiMl);
-        let is_deaf =
-            fault.is_some_and(|fault| fault.stopped || fault.stalled || fault.status.is_some() || fault.lost_percent >= 100);
+        let is_deaf = fault
+            .is_some_and(|fault| fault.stopped || fault.stalled || fault.status.is_some() || fault.lost_percent >= 100);
         self.dapi.up && !is_deaf
     }
 

@@ -1,5 +1,7 @@
 //! What must hold, whatever happens. A violation is noted with its moment; a run that has one has failed.
 
+pub mod weight;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use network_simulator::virtual_time::door::Door;
@@ -42,7 +44,8 @@ pub enum Rule {
     Gate,
     /// A fleet at rest is not written to.
     Rest,
-    /// No exam loses what was physically there.
+    /// No exam loses what could be had with what happened, beyond margin and reaction ([`weight`]); with `--strict`, what was
+    /// physically there as it began.
     Weight,
 }
 
@@ -145,7 +148,7 @@ impl Ground {
         let ready_by_millis = i64::from(margins.ready_by_seconds) * 1000;
         let drain_millis = i64::from(margins.drain_seconds) * 1000;
         let host = HostState {
-            max_weight_basis_points: 300,
+            max_weight_basis_points: self.margin_basis_points(),
             drain_millis,
             ready_by_millis,
             ..HostState::default()
@@ -162,6 +165,12 @@ impl Ground {
             let what = format!("{name} (holds a slot: {holds}) is deleted while the gate says {answer:?}");
             self.checks.violated(now_ms, Rule::Gate, what);
         }
+    }
+
+    /// What the owner of the host allows to be out.
+    pub fn margin_basis_points(&self) -> i32 {
+        let host = self.store.get(&Id::new(Kind::GonkaHost, crate::NAMESPACE, crate::HOST));
+        weight::margin_basis_points(host.map(AsRef::as_ref))
     }
 
     /// Whether an exam has its record, and no other exam has it.
