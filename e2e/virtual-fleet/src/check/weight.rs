@@ -50,8 +50,8 @@ impl Terms {
         row.margin = row.attainable * self.margin_basis_points / 10_000;
         // A slot's part of what was there at one time or the other.
         let whole = u128::from(row.attainable.max(row.available)) * u128::from(slot_ms);
-        let slots_ms = u128::from(self.slots.max(1)) * u128::from(self.generation_ms.max(1));
-        row.reaction = u64::try_from(whole / slots_ms).unwrap_or(u64::MAX);
+        let all = u128::from(self.slots.max(1)) * u128::from(self.generation_ms.max(1));
+        row.reaction = u64::try_from(whole / all).unwrap_or(u64::MAX);
     }
 
     /// Milliseconds of one slot that a happening may take beside what it takes physically.
