@@ -348,7 +348,7 @@ fn a_round_that_a_lost_pod_reported_last_is_not_handed_on_once_its_exam_is_over(
             height: 100,
             ..Start::default()
         }),
-        next: BTreeMap::new(),
+        ..Round::default()
     };
     let live = seen.live.get_mut(&holder.uid).expect("heard once");
     live.link = Link::Broken;

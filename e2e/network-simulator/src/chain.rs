@@ -145,6 +145,7 @@ pub(crate) fn exam(net: &mut Network, epoch: u64, window: Window) -> Exam {
         window,
         seed: seed.unwrap_or_default(),
         started_ms: net.now_ms,
+        asked_ms: None,
         generation_ended_ms: 0,
         exchange_ended_ms: 0,
         stronger_rng: net.scenario.parameters.poc_stronger_rng_enabled,

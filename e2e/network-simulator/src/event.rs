@@ -45,6 +45,10 @@ pub enum Event {
         stage_height: i64,
         units: Vec<Unit>,
     },
+    /// What is physically there from now on in the generation under way.
+    Looked {
+        units: Vec<Unit>,
+    },
 }
 
 /// A wait that is over.

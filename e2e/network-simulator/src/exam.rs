@@ -23,6 +23,8 @@ pub struct Exam {
     pub seed: String,
     /// Unix time of the block at which generation started.
     pub started_ms: u64,
+    /// When DAPI asked the first of our nodes to start, Unix time; nothing before.
+    pub asked_ms: Option<u64>,
     /// Unix time of the block at which generation ended; 0 before.
     pub generation_ended_ms: u64,
     /// Unix time of the block at which the exchange ended; 0 before.

@@ -148,6 +148,11 @@ impl Faults {
         self.ports.get(&port).cloned().unwrap_or_default()
     }
 
+    /// What is wrong with a port, where something is.
+    pub fn known(&self, port: Port) -> Option<&PortFault> {
+        self.ports.get(&port)
+    }
+
     pub fn port_mut(&mut self, port: Port) -> &mut PortFault {
         self.ports.entry(port).or_default()
     }

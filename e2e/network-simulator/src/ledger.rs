@@ -92,6 +92,8 @@ pub struct Host {
     pub weight: u64,
     /// What its nodes' would have come to; see [`Physical`].
     pub physically_available_weight: u64,
+    /// The same with what happened during generation ([`crate::truth::attainable`]); where that is not known, the same.
+    pub attainable_weight: u64,
     pub lost_ngonka: String,
 }
 

@@ -336,6 +336,14 @@ impl Network {
             .collect()
     }
 
+    /// Whether artifacts that reach DAPI's callback port are heard, whatever becomes of them.
+    pub fn takes_callbacks(&self) -> bool {
+        let fault = self.faults.known(crate::faults::Port::DapiMl);
+        let is_deaf = fault
+            .is_some_and(|fault| fault.stopped || fault.stalled || fault.status.is_some() || fault.lost_percent >= 100);
+        self.dapi.up && !is_deaf
+    }
+
     /// Whether a request to a port is lost on its way, as that port's fault has it: by the seed, one after another.
     pub fn loses(&mut self, port: crate::faults::Port) -> bool {
         let percent = self.faults.port(port).lost_percent;

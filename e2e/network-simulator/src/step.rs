@@ -9,7 +9,7 @@ use crate::{
     exam::{Exam, Judgement, book::Book},
     network::Network,
     rivals,
-    truth::Survey,
+    truth::{Survey, attainable},
     verbs,
 };
 
@@ -67,6 +67,10 @@ pub fn step(net: &mut Network, now_ms: u64, event: Event) -> Vec<Effect> {
         }
         Event::Surveyed { stage_height, units } => {
             net.survey = Some(Survey::new(net, stage_height, units));
+            Vec::new()
+        }
+        Event::Looked { units } => {
+            attainable::look(net, units);
             Vec::new()
         }
     }

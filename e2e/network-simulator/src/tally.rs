@@ -160,6 +160,8 @@ fn granted(net: &Network, exam: &Exam, entry: &Entry) -> u64 {
 struct Available {
     nodes: Option<BTreeMap<String, u64>>,
     weight: u64,
+    /// With what happened in generation.
+    attainable_weight: u64,
 }
 
 /// What was physically there where that is known ([`truth`]), else what was delivered in time.
@@ -182,8 +184,14 @@ fn available(net: &Network, exam: &Exam, index: usize) -> Available {
     }
     let worth = |(model, count)| Some(net.scale(exam.epoch, model)?.floor_of(count));
     let weight = models.into_iter().filter_map(worth).sum();
+    let attained = known.as_ref().and_then(|_| truth::attainable::of(net, exam, index));
+    let attainable_weight = attained.map_or(weight, |models| models.into_iter().filter_map(worth).sum());
     let nodes = known.map(|nodes| nodes.into_iter().map(|(id, (_, count))| (id, count)).collect());
-    Available { nodes, weight }
+    Available {
+        nodes,
+        weight,
+        attainable_weight,
+    }
 }
 
 fn sprint(net: &mut Network, exam: &Exam, available: &[Available]) -> Vec<Outcome> {

@@ -4,6 +4,10 @@
 //! reached at the block that began or announced the exam; it then could have generated from the first block of
 //! generation to the last at the rate it had. No host is credited with more units than it has slots to put them in.
 //! Whoever claims that nothing avoidable was lost is held against this number, and only this module computes it.
+//!
+//! Machines are lost in the middle of exams too: what could be had with what happened meanwhile is [`attainable`].
+
+pub mod attainable;
 
 use crate::{
     dapi::broker,
@@ -11,11 +15,14 @@ use crate::{
     network::{Conduct, Network},
     noise,
 };
+use attainable::Look;
 use std::collections::BTreeMap;
 
 /// One machine's worth of slot, as it is at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
+    /// Who it is, for as long as it keeps its memory: after a loss of power it is another.
+    pub id: String,
     /// The node it serves; nothing for a spare.
     pub node_id: Option<String>,
     /// The model it has, or would have to load.
@@ -40,12 +47,14 @@ struct Slot {
     model: String,
 }
 
-/// The units of our host at the block that began or announced an exam, and the slots there were for them.
+/// The units of our host at the block that began or announced an exam, the slots there were for them, and what became
+/// of the units in generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Survey {
     pub stage_height: i64,
     slots: Vec<Slot>,
     units: Vec<Unit>,
+    looks: Vec<Look>,
 }
 
 impl Survey {
@@ -68,6 +77,7 @@ impl Survey {
             stage_height,
             slots: slots.collect(),
             units,
+            looks: Vec::new(),
         }
     }
 
@@ -116,10 +126,7 @@ pub fn available(net: &Network, exam: &Exam, host: usize) -> Option<BTreeMap<Str
     match net.hosts.get(host)?.conduct {
         Conduct::Simulated(_) => Some(simulated(entry, ms)),
         Conduct::External => {
-            let survey = net
-                .survey
-                .as_ref()
-                .filter(|survey| survey.stage_height == exam.window.stage_height)?;
+            let survey = survey_of(net, exam)?;
             let models: BTreeMap<&str, &str> = survey
                 .slots
                 .iter()
@@ -132,6 +139,11 @@ pub fn available(net: &Network, exam: &Exam, host: usize) -> Option<BTreeMap<Str
             Some(counts.collect())
         }
     }
+}
+
+fn survey_of<'a>(net: &'a Network, exam: &Exam) -> Option<&'a Survey> {
+    let survey = net.survey.as_ref();
+    survey.filter(|survey| survey.stage_height == exam.window.stage_height)
 }
 
 /// A simulated host's nodes are always well.

@@ -75,6 +75,12 @@ pub trait Outside {
     /// All that is physically there for the exam of this stage, usable or not: the ground truth of [`crate::truth`].
     fn units(&mut self, net: &Network, stage_height: i64) -> Vec<Unit>;
 
+    /// A number that is another one as soon as [`Outside::units`] would say something else. Asked after everything that
+    /// happens in generation, so it must be cheap; without it only what is there as generation begins is seen.
+    fn units_mark(&self, _net: &Network) -> u64 {
+        0
+    }
+
     /// A verb is aimed at a node, or (`undo`) what it did ends. A refusal says why in one line.
     fn node(&mut self, _door: &mut Door<'_>, command: &Command, _undo: bool) -> Result<(), String> {
         let Command { verb, arguments } = command;
@@ -92,6 +98,8 @@ pub struct Driver {
     over: bool,
     saves: u64,
     trace: u64,
+    /// In generation: the mark of our units, and whether DAPI takes callbacks, when they were looked at last.
+    watched: Option<(u64, bool)>,
 }
 
 impl Driver {
@@ -108,6 +116,7 @@ impl Driver {
             over: false,
             saves: 0,
             trace: FNV_OFFSET,
+            watched: None,
         };
         driver.next_block();
         driver
@@ -241,7 +250,25 @@ impl Driver {
                 }
             }
         }
+        self.watch(outside);
         true
+    }
+
+    /// Looks at our units in generation whenever they, or DAPI's ear for them, are not as they were.
+    fn watch(&mut self, outside: &mut dyn Outside) {
+        let height = self.net.height();
+        let exam = self.net.exam.as_ref();
+        let Some(exam) = exam.filter(|exam| exam.window.generates(height)) else {
+            self.watched = None;
+            return;
+        };
+        let seen = Some((outside.units_mark(&self.net), self.net.takes_callbacks()));
+        if self.watched != seen {
+            self.watched = seen;
+            let stage_height = exam.window.stage_height;
+            let units = outside.units(&self.net, stage_height);
+            self.tell(Event::Looked { units }, outside);
+        }
     }
 
     fn tell(&mut self, event: Event, outside: &mut dyn Outside) {

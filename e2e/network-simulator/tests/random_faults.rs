@@ -151,6 +151,9 @@ fn assert_promises(ledger: &ledger::Ledger, text: &str) {
             let rounding = host.nodes.len() as u64;
             let whole = host.physically_available_weight;
             assert!(rows <= whole && whole <= rows + rounding, "{rows} of {whole}\n{text}");
+            let carried: u64 = host.nodes.iter().map(|node| node.carried_weight).sum();
+            let (made, most) = (host.weight.saturating_sub(carried), host.attainable_weight + rounding);
+            assert!(made <= most, "{made} came of {most} attainable: {host:#?}\n{text}");
         }
     }
     for epoch in &ledger.epochs {

@@ -2,6 +2,7 @@
 
 pub mod machines;
 pub mod seals;
+pub mod weight;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,7 +46,8 @@ pub enum Rule {
     Gate,
     /// A fleet at rest is not written to.
     Rest,
-    /// No exam loses what was physically there.
+    /// No exam loses what could be had with what happened, beyond margin and reaction ([`weight`]); with `--strict`, what was
+    /// physically there as it began.
     Weight,
     /// No machine is released without the gate's leave, one failure domain at a time, and what is out is not examined.
     Release,
@@ -181,11 +183,17 @@ impl Ground {
     fn host_state(&self) -> HostState {
         let margins = self.plan.margins;
         HostState {
-            max_weight_basis_points: 300,
+            max_weight_basis_points: self.margin_basis_points(),
             drain_millis: i64::from(margins.drain_seconds) * 1000,
             ready_by_millis: i64::from(margins.ready_by_seconds) * 1000,
             ..HostState::default()
         }
+    }
+
+    /// What the owner of the host allows to be out.
+    pub fn margin_basis_points(&self) -> i32 {
+        let host = self.store.get(&Id::new(Kind::GonkaHost, crate::NAMESPACE, crate::HOST));
+        weight::margin_basis_points(host.map(AsRef::as_ref))
     }
 
     /// Whether an exam has its record, and no other exam has it.

@@ -10,6 +10,10 @@ use std::collections::BTreeMap;
 use crate::slot::Slot;
 use crate::store::{self, Id};
 
+/// FNV-1a.
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0100_0000_01b3;
+
 /// A machine.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -126,6 +130,23 @@ impl Cluster {
             .get(uid)
             .and_then(|pod| self.machine_of(pod))
             .is_some_and(Machine::is_reachable)
+    }
+
+    /// A number that is another one when what runs, is loaded, healthy or reachable is.
+    pub fn mark(&self) -> u64 {
+        let pods = self.pods.values().filter_map(|pod| Some((pod, pod.slot.as_ref()?)));
+        pods.fold(FNV_OFFSET, |mark, (pod, slot)| {
+            let machine = self.machine_of(pod);
+            let is = |what: fn(&Machine) -> bool| u8::from(machine.is_some_and(what));
+            let flags = u8::from(pod.ended)
+                | u8::from(pod.away > 0) << 1
+                | u8::from(slot.is_loaded()) << 2
+                | is(|machine| machine.off > 0) << 3
+                | is(|machine| machine.cut > 0) << 4
+                | is(|machine| machine.findings > 0) << 5;
+            let bytes = pod.address.bytes().chain([flags]);
+            bytes.fold(mark, |mark, byte| (mark ^ u64::from(byte)).wrapping_mul(FNV_PRIME))
+        })
     }
 
     /// UID of the pod with an address.

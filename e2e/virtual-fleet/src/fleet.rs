@@ -24,6 +24,7 @@ use serde_json::Value;
 
 use crate::agenda::{Agenda, Event};
 use crate::check::Checks;
+use crate::check::weight::Terms;
 use crate::cluster::Cluster;
 use crate::ground::{Faults, Ground};
 use crate::history::History;
@@ -130,19 +131,21 @@ impl Fleet {
         std::mem::replace(&mut self.rest_epoch, epoch) == epoch
     }
 
-    /// What of the story fell into an exam, or into the two minutes before it.
-    fn meanwhile(&self, row: &Row) -> Vec<String> {
+    /// Notes what of the story fell into an exam, or into the two minutes before it.
+    fn meanwhile(&self, row: &mut Row) {
         let block_ms = self.ground.block_ms;
         let (from, until) = (
             row.height * block_ms - 120_000,
             row.height * block_ms + self.ground.stage_ms + 2 * block_ms,
         );
         let falls = |moment: &&Moment| moment.at <= until && moment.at + moment.what.millis() >= from;
-        self.story
-            .iter()
-            .filter(falls)
-            .map(|moment| moment.what.name())
-            .collect()
+        let terms = Terms {
+            margin_basis_points: self.ground.margin_basis_points().max(0).unsigned_abs().into(),
+            callback_ms: u64::from(self.ground.plan.callback_interval_seconds) * 1000,
+            generation_ms: self.ground.stage_ms.max(0).unsigned_abs(),
+            slots: self.ground.plan.slots.max(0).unsigned_abs().into(),
+        };
+        terms.judge(row, self.story.iter().filter(falls));
     }
 
     /// Exams of two epochs ago have their records, if anybody could write them.
@@ -332,6 +335,10 @@ impl Outside for Fleet {
         }
     }
 
+    fn units_mark(&self, _net: &Network) -> u64 {
+        self.ground.cluster.mark()
+    }
+
     fn units(&mut self, _net: &Network, _stage_height: i64) -> Vec<Unit> {
         let cluster = &self.ground.cluster;
         cluster
@@ -341,6 +348,8 @@ impl Outside for Fleet {
                 let machine = cluster.machine_of(life)?;
                 let slot = life.slot.as_ref()?;
                 Some(Unit {
+                    // Whoever starts gets an address that nobody had.
+                    id: life.address.clone(),
                     node_id: slot.node_id().map(str::to_owned),
                     model: slot.model().to_owned(),
                     rate_milli: slot.rate_milli,

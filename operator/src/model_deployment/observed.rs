@@ -285,6 +285,8 @@ pub struct Round {
     pub request: Option<Start>,
     /// Per group, the first index not delivered.
     pub next: BTreeMap<u32, u64>,
+    /// Artifacts that were computed and neither delivered nor given up.
+    pub waiting: u64,
 }
 
 /// A start request, as in the protocol.

@@ -385,7 +385,7 @@ impl Fleet {
                 active: true,
                 first_nonce_ms: 1,
                 request: Some(running.clone()),
-                next: BTreeMap::new(),
+                ..Round::default()
             });
         }
         door.told = Some(told);

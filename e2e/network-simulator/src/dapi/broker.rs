@@ -217,8 +217,9 @@ fn note_in_exam(net: &mut Network, id: &str) {
     else {
         return;
     };
-    let ours = net.ours;
+    let (ours, now_ms) = (net.ours, net.now_ms);
     if let Some(exam) = net.generated_mut() {
+        exam.asked_ms.get_or_insert(now_ms);
         exam.entries[ours].upsert(ExamNode::new(id.to_owned(), node_num, node_count, model));
     }
 }

@@ -82,6 +82,7 @@ fn host(
         ratio_bp: outcome.ratio_bp,
         weight: outcome.weight,
         physically_available_weight: available.weight,
+        attainable_weight: available.attainable_weight,
         lost_ngonka: outcome.lost_ngonka.to_string(),
     }
 }

@@ -2,6 +2,7 @@ use super::*;
 
 fn unit(node_id: Option<&str>, rate_milli: u64) -> Unit {
     Unit {
+        id: node_id.unwrap_or("spare").to_owned(),
         node_id: node_id.map(str::to_owned),
         model: "m".to_owned(),
         rate_milli,
@@ -20,6 +21,7 @@ fn survey(slots: &[&str], units: Vec<Unit>) -> Survey {
         stage_height: 1,
         slots: slots.iter().map(slot).collect(),
         units,
+        looks: Vec::new(),
     }
 }
 

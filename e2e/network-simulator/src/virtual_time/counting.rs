@@ -225,6 +225,11 @@ impl Outside for CountingNodes {
         self.slots.iter().map(unit).collect()
     }
 
+    fn units_mark(&self, net: &Network) -> u64 {
+        let marks = self.slots.iter().map(|slot| slot.mark(net.now_ms));
+        marks.fold(0, |all, mark| (all ^ mark).wrapping_mul(super::FNV_PRIME))
+    }
+
     fn node(&mut self, _door: &mut Door<'_>, command: &Command, undo: bool) -> Result<(), String> {
         let Command { verb, arguments } = command;
         let id = arguments.target.strip_prefix("node/").unwrap_or(&arguments.target);

@@ -108,6 +108,34 @@ fn what_breaks_after_an_exam_has_begun_was_there_and_what_is_broken_before_was_n
 }
 
 #[test]
+fn what_is_lost_in_generation_is_attainable_until_then_and_what_comes_back_in_time_altogether() {
+    let exams = exams(
+        "
+  - {at: epoch 2 P+20s, do: stop, target: node/ours-0}
+  - {at: epoch 2 P+20s, do: stall, target: node/ours-1, for: 20s}
+  - {at: epoch 2 P+20s, do: stall, target: dapi/ml, for: 10s}
+  - {at: epoch 3 P+20s, do: stop, target: dapi/ml, for: 200s}
+",
+    );
+    let attainable = |epoch, host: usize| sprint(&exams, epoch).hosts[host].attainable_weight;
+    let available = |epoch, host: usize| sprint(&exams, epoch).hosts[host].physically_available_weight;
+    let whole = available(1, 0);
+    assert_eq!(attainable(1, 0), whole, "nothing happened");
+    assert_eq!(available(2, 0), whole, "all was there as it began");
+    let (slot, generation_s) = (whole / 4, 50);
+    // The first node is seen to be gone with the next thing that happens, at once or nearly.
+    let expected = 3 * slot + slot * 20 / generation_s;
+    assert!(
+        attainable(2, 0).abs_diff(expected) <= 2,
+        "{} of {whole}",
+        attainable(2, 0)
+    );
+    let (deaf, there) = (attainable(3, 0), available(3, 0));
+    assert!(deaf.abs_diff(there * 20 / generation_s) <= 2, "{deaf} of {there}");
+    assert!((1..=3).all(|epoch| attainable(epoch, 1) == available(epoch, 1)));
+}
+
+#[test]
 fn a_machine_that_comes_back_has_to_load_before_it_counts() {
     let steps = "
   - {at: epoch 2 P-100s, do: stop, target: node/ours-0, for: 90s}

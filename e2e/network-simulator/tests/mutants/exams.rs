@@ -188,6 +188,7 @@ fn exam(index: i64, sat: &Sat, artifacts_file: &str) -> Exam {
             ratio_bp: 10_000,
             weight: made,
             physically_available_weight: made,
+            attainable_weight: made,
             lost_ngonka: "0".to_owned(),
         }],
     }

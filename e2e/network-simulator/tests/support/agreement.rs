@@ -66,6 +66,8 @@ fn host(host: &Value) -> Value {
         "votes": votes,
         "commits": items(&host["commits"]).next().is_some(),
         "weight": host["weight"].as_u64() > Some(0),
+        // Nothing is lost in generation: in both drivers the one number is the other.
+        "attainable": host["attainable_weight"] == host["physically_available_weight"],
     })
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::Fleet;
 use crate::agenda::Event;
 use crate::check::machines::Machines;
-use crate::check::{Rule, Violation};
+use crate::check::{Rule, Violation, weight};
 use crate::operator::Controller;
 use crate::plan::{Error, Plan};
 use crate::table::Row;
@@ -102,7 +102,7 @@ fn collect(driver: &mut Driver, fleet: &mut Fleet, exams: &mut Vec<Row>) {
     let taken = driver.take_exams();
     exams.extend(taken.iter().filter_map(|exam| Row::of(exam, &address)));
     for row in exams.iter_mut().skip(seen) {
-        row.during = fleet.meanwhile(row);
+        fleet.meanwhile(row);
     }
     let door = driver.door();
     fleet.check_records(&door, exams);
@@ -110,6 +110,19 @@ fn collect(driver: &mut Driver, fleet: &mut Fleet, exams: &mut Vec<Row>) {
 
 fn finish(driver: &Driver, mut fleet: Fleet, exams: Vec<Row>, strict: bool) -> Outcome {
     let now_ms = i64::try_from(driver.now_ms()).unwrap_or(i64::MAX);
+    for row in weight::broken(&exams) {
+        let what = format!(
+            "{} {} came to {} of {} attainable, less {} of margin and {} of reaction ({})",
+            row.kind,
+            row.height,
+            row.weight,
+            row.attainable,
+            row.margin,
+            row.reaction,
+            row.during.join(", ")
+        );
+        fleet.ground.checks.violated(now_ms, Rule::Weight, what);
+    }
     if strict {
         for row in &exams {
             if row.permille() + TOLERANCE_PERMILLE < 1000 {

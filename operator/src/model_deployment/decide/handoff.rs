@@ -33,13 +33,18 @@ pub fn running(world: &World<'_>, slot: i32) -> Option<Start> {
     Some(Start { node_num, ..other })
 }
 
-/// Per group, the first index that no pod of this slot delivered. A leader that never heard the old pod (it led elsewhere
+/// Per group, where the new holder goes on: the first index that no pod of this slot delivered, or behind what the old holder
+/// still delivers. A leader that never heard the old pod (it led elsewhere
 /// when that was lost) guesses beyond it: a nonce that comes twice counts once, while a gap is legal as long as the largest
 /// nonce stays below a hundred times their count.
-pub fn resume(world: &World<'_>, slot: i32) -> BTreeMap<u32, u64> {
+pub fn resume(world: &World<'_>, slot: i32, to: &Holder) -> BTreeMap<u32, u64> {
     let node_id = world.seen.node_id(slot);
-    let own = furthest(world, |id| *id == node_id);
+    let mut own = furthest(world, |id| *id == node_id);
     if !own.is_empty() {
+        for (group, index) in behind_what_leaves(world, slot, to) {
+            let known = own.entry(group).or_default();
+            *known = index.max(*known);
+        }
         return own;
     }
     let mut beyond = furthest(world, |id| *id != node_id);
@@ -51,6 +56,27 @@ pub fn resume(world: &World<'_>, slot: i32) -> BTreeMap<u32, u64> {
         *index += *index / 4;
     }
     beyond
+}
+
+/// Per group, the first index behind what the old holder has computed, where it answers: it delivers that while it is demoted, and
+/// who computes it once more earns nothing. Should it not be taken, as many others are; a gap is legal.
+fn behind_what_leaves(world: &World<'_>, slot: i32, to: &Holder) -> BTreeMap<u32, u64> {
+    let height = world.exam.as_ref().map(|exam| exam.height);
+    let old = world.slots.get(&slot).and_then(|assignment| assignment.holder.as_ref());
+    let answers = old
+        .filter(|old| old.uid != to.uid)
+        .and_then(|old| world.pod_of(old))
+        .filter(|pod| world.connected(pod))
+        .and_then(|pod| world.live(pod));
+    let round = answers
+        .filter(|live| live.slot == slot)
+        .and_then(|live| live.round.as_ref());
+    let round = round.filter(|round| Some(round.height) == height);
+    let next = round.into_iter().flat_map(|round| {
+        let groups = round.next.iter();
+        groups.map(|(group, index)| (*group, index.saturating_add(round.waiting)))
+    });
+    next.collect()
 }
 
 /// Per group, how far rounds of the exam at hand are, of the nodes that `counts`.
@@ -156,7 +182,7 @@ pub fn promote(world: &World<'_>, slot: i32, assignment: &Assignment, holder: &H
         node_num: told.node_num,
         callback_base: told.callback_base,
         resume: if running.is_some() {
-            resume(world, slot)
+            resume(world, slot, holder)
         } else {
             BTreeMap::new()
         },

@@ -59,6 +59,8 @@ pub enum Need {
     Answering,
     /// Its model is loaded.
     Loaded,
+    /// Its model is loaded, and a rehearsal ran; where none could run yet, it is of the revision that it takes over from.
+    LoadedAlike,
     /// A rehearsal ran.
     Rehearsed,
     /// A rehearsal ran and its revision is the wanted one.
@@ -77,13 +79,11 @@ impl Cause {
             | Self::ScaledDown
             | Self::Fenced => Need::Answering,
             Self::NodeLost => Need::Loaded,
-            Self::FellSilent
-            | Self::EngineLost
-            | Self::GpuFinding
-            | Self::NoFirstNonce
-            | Self::NotLoaded
-            | Self::Excluded
-            | Self::Maintenance => Need::Rehearsed,
+            // In an exam nothing is rehearsed: who has just loaded would wait for its end.
+            Self::FellSilent | Self::EngineLost => Need::LoadedAlike,
+            Self::GpuFinding | Self::NoFirstNonce | Self::NotLoaded | Self::Excluded | Self::Maintenance => {
+                Need::Rehearsed
+            }
             Self::Rollout | Self::Crowded => Need::RehearsedRevision,
         }
     }
@@ -230,6 +230,9 @@ fn is_past_cold_load(world: &World<'_>, pod: &PodSeen) -> bool {
     in_time && world.exam.is_none() && world.connected(pod) && !world.loaded(pod)
 }
 
+/// How good a spare is; larger is better.
+type Rank = (u8, bool, bool, bool, bool, std::cmp::Reverse<usize>);
+
 /// Pods without a slot, and how they are chosen among.
 #[derive(Debug)]
 pub struct Bench<'w, 'a> {
@@ -265,7 +268,7 @@ impl<'w, 'a> Bench<'w, 'a> {
         let name = self
             .free
             .iter()
-            .filter(|name| self.meets(name, need) && self.is_free_for(name, slot))
+            .filter(|name| self.meets(name, slot, need) && self.is_free_for(name, slot))
             .max_by(|left, right| {
                 let (left_rank, right_rank) = (self.rank(left, slot), self.rank(right, slot));
                 // Of equals the first by name.
@@ -285,7 +288,7 @@ impl<'w, 'a> Bench<'w, 'a> {
         let spares = self
             .free
             .iter()
-            .filter(|name| self.meets(name, Need::RehearsedRevision));
+            .filter(|name| self.meets(name, 0, Need::RehearsedRevision));
         let emptiest = spares
             .filter_map(|name| self.world.seen.pods.get(name))
             .map(|pod| load(&self.world.domain(pod)))
@@ -311,24 +314,34 @@ impl<'w, 'a> Bench<'w, 'a> {
             .is_some_and(|live| live.slot < 0 || live.slot == slot)
     }
 
-    fn meets(&self, name: &str, need: Need) -> bool {
+    fn meets(&self, name: &str, slot: i32, need: Need) -> bool {
         let Some(pod) = self.world.seen.pods.get(name) else {
             return false;
         };
-        let rehearsed = self.world.loaded(pod) && self.world.proof(name).ran();
+        let loaded = self.world.loaded(pod);
+        let rehearsed = loaded && self.world.proof(name).ran();
         match need {
             Need::Answering => true,
-            Need::Loaded => self.world.loaded(pod),
+            Need::Loaded => loaded,
+            Need::LoadedAlike => rehearsed || (loaded && self.is_alike(name, pod, slot)),
             Need::Rehearsed => rehearsed,
             Need::RehearsedRevision => rehearsed && pod.revision == self.world.revision,
         }
     }
 
-    /// Larger is better: proof first, then revision, then a pod that held this slot before, then an emptier domain.
-    fn rank(&self, name: &str, slot: i32) -> (u8, bool, bool, bool, std::cmp::Reverse<usize>) {
+    /// Nothing is known of what it computes but that it is of the revision of the pod that has the slot.
+    fn is_alike(&self, name: &str, pod: &PodSeen, slot: i32) -> bool {
+        let holder = self.world.slots.get(&slot).and_then(|slot| slot.holder.as_ref());
+        let old = holder.and_then(|holder| self.world.pod_of(holder));
+        matches!(self.world.proof(name), Proof::Missing) && old.is_some_and(|old| old.revision == pod.revision)
+    }
+
+    /// Larger is better: proof first, then a machine that stays, then revision, then a pod that held this slot before, then an
+    /// emptier domain.
+    fn rank(&self, name: &str, slot: i32) -> Rank {
         let world = self.world;
         let Some(pod) = world.seen.pods.get(name) else {
-            return (0, false, false, false, std::cmp::Reverse(usize::MAX));
+            return (0, false, false, false, false, std::cmp::Reverse(usize::MAX));
         };
         let proof = match world.proof(name) {
             Proof::Passed => 3,
@@ -341,11 +354,18 @@ impl<'w, 'a> Bench<'w, 'a> {
         (
             if world.loaded(pod) { proof } else { 0 },
             world.loaded(pod),
+            world.machine(pod).is_none_or(|machine| !machine.leaving),
             pod.revision == world.rollout.trusted(),
             held,
             std::cmp::Reverse(load),
         )
     }
+}
+
+/// Whether a spare would soon have to go. In an exam nothing is drained: whoever is to leave after it may still compute in it.
+fn goes_soon(world: &World<'_>, machine: &Machine) -> bool {
+    let waits = matches!(machine.maintenance, None | Some(MaintenanceStage::Waiting));
+    machine.leaving && !(world.exam.is_some() && waits)
 }
 
 /// Nothing speaks against giving the pod a slot.
@@ -360,7 +380,7 @@ fn is_fit(world: &World<'_>, name: &str, pod: &PodSeen) -> bool {
     world.health(pod) == Health::Usable
         && world.live(pod).is_some_and(|live| live.link == Link::Connected)
         && !world.gpu_finding(pod)
-        && !machine.is_some_and(|machine: &Machine| machine.excluded || machine.leaving)
+        && !machine.is_some_and(|machine| machine.excluded || goes_soon(world, machine))
         && (machine.is_none_or(|machine| !machine.is_returning()) || world.proof(name).ran())
         && !in_vain
 }

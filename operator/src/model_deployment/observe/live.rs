@@ -101,6 +101,9 @@ pub fn round(progress: &RoundProgress) -> Round {
             .take(64)
             .map(|resume| (resume.group, resume.next_index))
             .collect(),
+        waiting: progress
+            .generated
+            .saturating_sub(progress.accepted.saturating_add(progress.refused)),
     }
 }
 

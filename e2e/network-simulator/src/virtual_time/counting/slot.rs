@@ -39,6 +39,8 @@ pub struct Slot {
     crashed: bool,
     silent: bool,
     lost_percent: u32,
+    /// How often its memory was lost.
+    losses: u32,
 }
 
 impl Slot {
@@ -55,6 +57,7 @@ impl Slot {
             crashed: false,
             silent: false,
             lost_percent: 0,
+            losses: 0,
         }
     }
 
@@ -122,6 +125,7 @@ impl Slot {
     pub fn crash(&mut self) {
         self.unload();
         self.crashed = true;
+        self.losses += 1;
     }
 
     /// It is there again, with nothing loaded if it had crashed.
@@ -141,10 +145,17 @@ impl Slot {
         self.percent = percent;
     }
 
+    /// Another number when [`Slot::unit`] would be another.
+    pub fn mark(&self, now_ms: u64) -> u64 {
+        let flags = u64::from(self.crashed) | u64::from(self.silent) << 1 | u64::from(self.has_model(now_ms)) << 2;
+        flags | u64::from(self.percent) << 3 | u64::from(self.losses) << 40
+    }
+
     /// The truth about it.
     pub fn unit(&self, seed: &str, stage_height: i64, now_ms: u64) -> Unit {
         let model = self.model(now_ms);
         Unit {
+            id: format!("{} {}", self.id, self.losses),
             node_id: Some(self.id.clone()),
             model: model.unwrap_or(&self.usual_model).to_owned(),
             rate_milli: self.rate(seed, stage_height),
