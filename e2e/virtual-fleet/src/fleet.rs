@@ -143,7 +143,7 @@ impl Fleet {
             margin_basis_points: self.ground.margin_basis_points().max(0).unsigned_abs().into(),
             callback_ms: u64::from(self.ground.plan.callback_interval_seconds) * 1000,
             generation_ms: self.ground.stage_ms.max(0).unsigned_abs(),
-            slots: self.ground.plan.slots.max(0).unsigned_abs().into(),
+            slots: self.ground.plan.all_slots().max(0).unsigned_abs().into(),
         };
         terms.judge(row, self.story.iter().filter(falls));
     }

@@ -161,10 +161,12 @@ pub fn cause(world: &World<'_>, slot: i32, assignment: &Assignment) -> Option<Ca
 
 /// When the exam began, if this slot is examined in it and has not moved in it yet: an exam moves a slot once.
 fn examined_since(world: &World<'_>, slot: i32, assignment: &Assignment) -> Option<i64> {
-    let started_ms = world.exam.as_ref()?.started_ms?;
+    let exam = world.exam.as_ref()?;
+    let started_ms = exam.started_ms?;
     let unmoved = assignment.assigned_ms < started_ms;
-    // A preserved slot has no round to go on with.
-    (unmoved && handoff::running(world, slot).is_some()).then_some(started_ms)
+    // Of a deployment none of whose pods was reached nobody knows the request yet: DAPI asks again, and whoever has the slot hears it.
+    let expected = world.node_num(slot).is_some() && !exam.preserved.contains(&world.seen.node_id(slot));
+    (unmoved && (expected || handoff::running(world, slot).is_some())).then_some(started_ms)
 }
 
 /// An exam runs for longer than the margin, a start was asked for, and no pod of this slot has a nonce.
@@ -174,6 +176,7 @@ fn first_nonce_is_overdue(world: &World<'_>, slot: i32, assignment: &Assignment)
 
 /// When a nonce of a slot that has none becomes overdue.
 fn first_nonce_due_ms(world: &World<'_>, slot: i32, assignment: &Assignment) -> Option<i64> {
+    handoff::running(world, slot)?;
     let (started_ms, schedule) = (examined_since(world, slot, assignment)?, world.seen.schedule.as_ref()?);
     let rounds = world.seen.rounds.get(&world.seen.node_id(slot));
     let none = rounds.into_iter().flatten().all(|round| round.first_nonce_ms == 0);
