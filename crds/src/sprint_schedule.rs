@@ -22,7 +22,7 @@ use crate::references::{ExamKind, Stage, Window};
     printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.epoch"),
     printcolumn(name = "Stage", type_ = "string", json_path = ".status.stage"),
     printcolumn(name = "Window", type_ = "string", json_path = ".status.window"),
-    printcolumn(name = "Next Sprint", type_ = "date", json_path = ".status.nextSprintTime"),
+    printcolumn(name = "Next Sprint", type_ = "string", json_path = ".status.nextSprintTime"),
     printcolumn(
         name = "Ready",
         type_ = "string",
