@@ -7,6 +7,8 @@
 mod again;
 #[path = "convergence/between.rs"]
 mod between;
+#[path = "convergence/fewer.rs"]
+mod fewer;
 #[path = "convergence/fleet.rs"]
 mod fleet;
 #[path = "convergence/goldens.rs"]

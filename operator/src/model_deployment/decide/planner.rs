@@ -134,7 +134,9 @@ impl Draft<'_, '_> {
             (cause.leaves_something(), std::cmp::Reverse(weight), *cause, *slot)
         });
         for (slot, cause) in broken {
-            let wanted = slot < self.world.seen.deployment.spec.slots || !self.world.may_retire();
+            // One that was given up stays so; one that is held is kept until it may be.
+            let held = self.plan.slots.get(&slot).is_some_and(|slot| slot.holder.is_some());
+            let wanted = slot < self.world.seen.deployment.spec.slots || (held && !self.world.may_retire());
             let held_before = self.plan.slots.get(&slot).is_some_and(|slot| slot.generation > 0);
             let may_move = !held_before || self.world.may_move(slot);
             let moved = wanted && may_move && self.move_to_spare(slot, cause);
