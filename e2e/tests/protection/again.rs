@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use crds::labels::{BREAK_GLASS, PREVIOUS_VALUES, PROTECTED};
 use e2e::fleet::{objects, until};
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
 use kube::api::{Api, ListParams};
 use serde_json::json;
@@ -96,15 +96,15 @@ pub async fn a_fleet_is_taken_away(world: &World<'_>) -> Result<()> {
         .cluster
         .kubectl(&["-n", "gonka-system", "delete", "daemonset", "gonka-agent"])
         .await?;
-    world
-        .cluster
-        .kubectl(&["-n", "gonka", "delete", "services", "--all"])
-        .await?;
-    let services: Api<Service> = Api::namespaced(world.client.clone(), "gonka");
-    ensure!(
-        services.list(&ListParams::default()).await?.items.is_empty(),
-        "Services are left"
-    );
+    // The API server goes on with policies for a moment after they are deleted.
+    until("the addresses of slots to go", Duration::from_secs(60), async || {
+        let deleted = world
+            .cluster
+            .kubectl(&["-n", "gonka", "delete", "services", "--all"])
+            .await;
+        Ok(deleted.map(drop).map_err(|error| format!("{error:#}")))
+    })
+    .await?;
     world.say("the fleet is taken away");
     Ok(())
 }
