@@ -268,6 +268,11 @@ fn between_exams(facts: &Facts, host: &HostState, action: &Action, window: Windo
     }
 }
 
+/// Last height of the Green window that is now.
+fn green_end(facts: &Facts) -> i64 {
+    facts.green_until_height.unwrap_or(facts.height)
+}
+
 /// A confirmation expects what the last Sprint proved. What is not wanted any more goes when none can come before the next one:
 /// not in the Green window right after a Sprint.
 fn retire(facts: &Facts, host: &HostState, window: Window, late_after: i64) -> Verdict {
@@ -279,7 +284,7 @@ fn retire(facts: &Facts, host: &HostState, window: Window, late_after: i64) -> V
     }
     Verdict::Allow {
         budget_basis_points: budget(host),
-        until_height: facts.green_until_height.unwrap_or(facts.height).min(late_after),
+        until_height: green_end(facts).min(late_after),
     }
 }
 
@@ -292,7 +297,7 @@ fn release(facts: &Facts, host: &HostState, action: &Action, window: Window, lat
         return wait(None, GateReason::BudgetExceeded);
     }
     let until_height = if window == Window::Green {
-        facts.green_until_height.unwrap_or(facts.height).min(late_after)
+        green_end(facts).min(late_after)
     } else {
         late_after
     };

@@ -68,6 +68,12 @@ impl Plan {
             .filter_map(|(slot, assignment)| Some((assignment.holder.as_ref()?.name.clone(), *slot)))
             .collect()
     }
+
+    /// Slots beyond those that are wanted that a pod holds all the same.
+    pub fn held_beyond(&self, wanted: i32) -> impl Iterator<Item = i32> {
+        let beyond = self.slots.range(wanted..);
+        beyond.filter_map(|(slot, assignment)| assignment.holder.is_some().then_some(*slot))
+    }
 }
 
 /// Plans one pass.

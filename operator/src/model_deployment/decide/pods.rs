@@ -54,11 +54,8 @@ pub fn plan(world: &World<'_>, plan: &mut Plan) {
     }
     let spec = &world.seen.deployment.spec;
     // A slot that is not wanted any more needs its pod until it may be given up.
-    let kept = plan
-        .slots
-        .iter()
-        .filter(|(slot, assignment)| **slot >= spec.slots && assignment.holder.is_some());
-    let wanted = usize::try_from(spec.slots.max(0) + spec.spares.max(0)).unwrap_or_default() + kept.count();
+    let kept = plan.held_beyond(spec.slots).count();
+    let wanted = usize::try_from(spec.slots.max(0) + spec.spares.max(0)).unwrap_or_default() + kept;
     let health: BTreeMap<&String, Health> = world
         .seen
         .pods

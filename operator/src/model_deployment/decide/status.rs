@@ -326,11 +326,8 @@ fn kept(world: &World<'_>, plan: &Plan) -> Option<String> {
         (ActionKind::Retire, Verdict::Wait { reason, .. } | Verdict::Deny { reason }) => Some(reason.for_people()),
         _ => None,
     })?;
-    let held = plan.slots.iter().filter(|(_, assignment)| assignment.holder.is_some());
-    let kept: Vec<String> = held
-        .filter(|(slot, _)| **slot >= world.seen.deployment.spec.slots)
-        .map(|(slot, _)| slot.to_string())
-        .collect();
+    let kept = plan.held_beyond(world.seen.deployment.spec.slots);
+    let kept: Vec<String> = kept.map(|slot| slot.to_string()).collect();
     let named = kept[..kept.len().min(NAMED)].join(", ");
     let more = if kept.len() > NAMED {
         format!(" and {} more", kept.len() - NAMED)
