@@ -18,6 +18,7 @@ pub use recipe::{Config, InvalidConfig, MoeConfig, Recipe, UnknownRecipe};
 pub use trace::{LayerTrace, Routed, Trace};
 pub use weights::{TensorSpec, tensor, tensors};
 
+pub(crate) use attention::angles;
 pub(crate) use mlp::gate_by;
 pub(crate) use norm::rms;
 

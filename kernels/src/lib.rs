@@ -11,6 +11,7 @@
 //! | comparing artifacts | [`statistics`] | 7 Validation |
 //! | what the host commits to | [`commitment`] | 8 Commitment |
 //! | all of it behind one interface | [`scheme`], [`prefill_v2`] | 1 Round |
+//! | the same on a GPU | [`cuda`] | 4 Forward pass |
 //! | the retired scheme of `docs/poc-v1.md` | [`transformer_v1`] | |
 //! | products, sums and elementary functions on vector units | `linear`, `vector`, `elementary` | 10 Cost of the reference |
 //! | published vectors, checked | [`vectors`] | 9 Reference vectors |
@@ -21,6 +22,7 @@
 
 pub mod artifact;
 pub mod commitment;
+pub mod cuda;
 pub mod decoder;
 mod elementary;
 pub mod householder;

@@ -5,10 +5,10 @@ use crate::{
     artifact,
     decoder::{Dtype, Model, Runner},
     householder, rng,
-    scheme::{Artifact, Batch, Error, MAX_SEQ_LEN, Prepared, Round, Scheme, StatTest, Verdict, compare},
+    scheme::{self, Artifact, Batch, Error, Prepared, Round, Scheme, StatTest, Verdict, compare, received_nonces},
     seed,
 };
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 /// Name of the scheme on the wire.
 pub const NAME: &str = "prefill_v2";
@@ -41,15 +41,7 @@ impl Scheme for PrefillV2 {
 
     fn prepare(&self, round: &Round) -> Result<Box<dyn Prepared>, Error> {
         let config = self.model.config();
-        if round.seq_len == 0 || round.seq_len > MAX_SEQ_LEN || round.seq_len * config.hidden > rng::MAX_ELEMENTS {
-            return Err(Error::SeqLen(round.seq_len));
-        }
-        if round.k_dim == 0 || round.k_dim > config.hidden {
-            return Err(Error::KDim {
-                k_dim: round.k_dim,
-                hidden: config.hidden,
-            });
-        }
+        scheme::check(round, config.hidden)?;
         let reflections = (0..config.layers)
             .map(|layer| householder::reflection_vector(&round.block_hash, layer, config.hidden))
             .collect();
@@ -109,12 +101,7 @@ impl Prepared for PreparedRound {
     }
 
     fn validate(&mut self, received: &[Artifact], test: &StatTest) -> Result<Verdict, Error> {
-        test.check().map_err(Error::StatTest)?;
-        let mut seen = HashSet::new();
-        let nonces: Vec<i64> = received.iter().map(|artifact| artifact.nonce).collect();
-        if let Some(&twice) = nonces.iter().find(|&&nonce| !seen.insert(nonce)) {
-            return Err(Error::DuplicateNonce(twice));
-        }
+        let nonces = received_nonces(received, test)?;
         let computed = self.generate(&nonces)?.artifacts;
         Ok(compare(computed, received, test))
     }

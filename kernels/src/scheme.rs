@@ -9,6 +9,7 @@
 use crate::statistics;
 pub use crate::statistics::StatTest;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use thiserror::Error;
 
 /// Longest sequence a round may ask for.
@@ -86,6 +87,34 @@ pub enum Error {
     /// The statistical test's parameters make no test.
     #[error("validation: the statistical test cannot be made")]
     StatTest(#[source] statistics::Error),
+    /// The GPU that computes failed.
+    #[error("GPU")]
+    Device(#[source] crate::cuda::Error),
+}
+
+/// Refuses a round that a model of width `hidden` cannot compute.
+pub fn check(round: &Round, hidden: usize) -> Result<(), Error> {
+    if round.seq_len == 0 || round.seq_len > MAX_SEQ_LEN || round.seq_len * hidden > crate::rng::MAX_ELEMENTS {
+        return Err(Error::SeqLen(round.seq_len));
+    }
+    if round.k_dim == 0 || round.k_dim > hidden {
+        return Err(Error::KDim {
+            k_dim: round.k_dim,
+            hidden,
+        });
+    }
+    Ok(())
+}
+
+/// The nonces of received artifacts, each once, for a test that can be made.
+pub fn received_nonces(received: &[Artifact], test: &StatTest) -> Result<Vec<i64>, Error> {
+    test.check().map_err(Error::StatTest)?;
+    let mut seen = HashSet::new();
+    let nonces: Vec<i64> = received.iter().map(|artifact| artifact.nonce).collect();
+    match nonces.iter().find(|&&nonce| !seen.insert(nonce)) {
+        Some(&twice) => Err(Error::DuplicateNonce(twice)),
+        None => Ok(nonces),
+    }
 }
 
 /// A scheme with its model.
@@ -102,8 +131,28 @@ pub trait Prepared: Send {
     /// Artifacts of the given nonces.
     fn generate(&mut self, nonces: &[i64]) -> Result<Batch, Error>;
 
+    /// Computes what a feed gives until it ends. What computes elsewhere than on the caller's thread takes the next nonces
+    /// while those before are computed.
+    fn run(&mut self, feed: &mut dyn Feed) -> Result<(), Error> {
+        while let Some(nonces) = feed.next(1) {
+            if !feed.done(self.generate(&nonces)?) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Recomputes the received nonces and tests the differences.
     fn validate(&mut self, received: &[Artifact], test: &StatTest) -> Result<Verdict, Error>;
+}
+
+/// Where a run's nonces come from, and where its artifacts go.
+pub trait Feed {
+    /// The next nonces, at most `most` and at least one. None: no more, or stop.
+    fn next(&mut self, most: usize) -> Option<Vec<i64>>;
+
+    /// Artifacts of nonces taken before, in their order. False: stop; what is computed still is dropped.
+    fn done(&mut self, batch: Batch) -> bool;
 }
 
 /// Artifacts of the nonces in their order, computed by one thread per prepared round. The caller says how many cores it may

@@ -16,6 +16,7 @@ mod v1_model;
 mod v1_rng;
 mod validation;
 
+use crate::cuda::{self, Device};
 use item::Item;
 use serde_json::Value;
 use std::{
@@ -173,6 +174,35 @@ enum Kind {
 /// Checks every file `*.json` of a directory (not of its subdirectories), in order of name; `each` hears of every
 /// file as soon as it is done.
 pub fn check_directory(directory: &Path, effort: Effort, each: &mut dyn FnMut(&FileReport)) -> Result<Report, Error> {
+    check_files(
+        directory,
+        &mut |name, document| check_document(name, document, effort),
+        each,
+    )
+}
+
+/// As [`check_directory`], for what a GPU computes: the bf16 artifacts of dense models, with the device that `open` gives.
+pub fn check_directory_on(
+    directory: &Path,
+    open: &dyn Fn() -> Result<Box<dyn Device>, cuda::Error>,
+    each: &mut dyn FnMut(&FileReport),
+) -> Result<Report, Error> {
+    let mut check = |name: &str, document: &Value| match recognise(name, document) {
+        Some(Kind::TinyModels) => {
+            let mut tally = Tally::default();
+            tiny_models::check_on(&Item::root(document), open, &mut tally);
+            tally.report(name)
+        }
+        _ => skipped(name, "nothing a GPU computes"),
+    };
+    check_files(directory, &mut check, each)
+}
+
+fn check_files(
+    directory: &Path,
+    check: &mut dyn FnMut(&str, &Value) -> FileReport,
+    each: &mut dyn FnMut(&FileReport),
+) -> Result<Report, Error> {
     let list = |source| Error::List {
         path: directory.to_owned(),
         source,
@@ -190,14 +220,14 @@ pub fn check_directory(directory: &Path, effort: Effort, each: &mut dyn FnMut(&F
     paths.sort();
     let mut report = Report::default();
     for path in paths {
-        let file = check_file(&path, effort);
+        let file = check_file(&path, check);
         each(&file);
         report.files.push(file);
     }
     Ok(report)
 }
 
-fn check_file(path: &Path, effort: Effort) -> FileReport {
+fn check_file(path: &Path, check: &mut dyn FnMut(&str, &Value) -> FileReport) -> FileReport {
     let name = path
         .file_name()
         .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
@@ -211,17 +241,21 @@ fn check_file(path: &Path, effort: Effort) -> FileReport {
         fs::read(path)
     });
     match read {
-        Ok(bytes) => check_text(&name, &bytes, effort),
+        Ok(bytes) => parse(&name, &bytes, check),
         Err(error) => failed(name, format!("cannot be read: {error}")),
+    }
+}
+
+fn parse(name: &str, text: &[u8], check: &mut dyn FnMut(&str, &Value) -> FileReport) -> FileReport {
+    match serde_json::from_slice(text) {
+        Ok(document) => check(name, &document),
+        Err(error) => failed(name.to_owned(), format!("is not JSON: {error}")),
     }
 }
 
 /// Checks the text of one file; the name serves the report, and recognition where the content does not tell.
 pub fn check_text(name: &str, text: &[u8], effort: Effort) -> FileReport {
-    match serde_json::from_slice(text) {
-        Ok(document) => check_document(name, &document, effort),
-        Err(error) => failed(name.to_owned(), format!("is not JSON: {error}")),
-    }
+    parse(name, text, &mut |name, document| check_document(name, document, effort))
 }
 
 /// As [`check_text`], for a document already parsed.

@@ -10,17 +10,19 @@
 //! |---|---|
 //! | [`args`] | flags and environment; their only reader |
 //! | [`run`], [`check`] | the commands: daemon, burn-in of the GPUs one was given, one look |
+//! | [`engine`] | another command, another process: the proof on a GPU that a slot was given |
 //! | [`observe`] | everything that is read, errors as data |
 //! | [`history`], [`state_file`] | what outlives a sample, and a restart |
 //! | [`evaluate`], [`report`], [`step`] | the decision: history and sample to findings, to status |
 //! | [`publish`] | the one write |
 //! | [`metrics`], [`admin`] | the same sample as Prometheus text; probes |
 //!
-//! The agent never opens CUDA, never resets a GPU, and a call into NVML that does not return stops nothing but the sampling.
+//! The daemon never opens CUDA, never resets a GPU, and a call into NVML that does not return stops nothing but the sampling.
 
 pub mod admin;
 pub mod args;
 pub mod check;
+pub mod engine;
 pub mod evaluate;
 pub mod history;
 pub mod metrics;

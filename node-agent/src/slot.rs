@@ -30,14 +30,14 @@ pub fn main(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Hold(hold) => block_on(1, hold::run(hold, args.log_format))?.context("hold"),
         Command::Serve(serve) => block_on(2, serve::run(serve, args.log_format))?.context("serve"),
-        Command::Engine(engine) => block_on(1, engine::run(engine))?.context("engine"),
+        Command::Engine(engine) => block_on(1, engine::run(engine, None))?.context("engine"),
         Command::Install { folder } => install::run(&folder).context("install"),
         Command::Status(status) => block_on(1, status::run(status))?.context("status"),
     }
 }
 
 /// Runs to the end; work that is still under way elsewhere is left where it is.
-fn block_on<T>(threads: usize, task: impl Future<Output = T>) -> anyhow::Result<T> {
+pub(crate) fn block_on<T>(threads: usize, task: impl Future<Output = T>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .enable_all()

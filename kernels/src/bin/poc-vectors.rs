@@ -1,8 +1,11 @@
-//! `poc-vectors [--large] DIR`: checks published reference vectors, one line per file. What takes minutes is checked with
-//! `--large` only, and named where it is left out. Exit status 1 when anything fails or
-//! nothing could be checked, 2 when it is not called like this.
+//! `poc-vectors [--large] [--engine cuda] DIR`: checks published reference vectors, one line per file. What takes minutes is
+//! checked with `--large` only, and named where it is left out; with `--engine cuda` what a GPU computes. Exit status 1 when
+//! anything fails or nothing could be checked, 2 when it is not called like this.
 
-use kernels::vectors::{Effort, Outcome, check_directory};
+use kernels::{
+    cuda::driver::{Gpu, Options},
+    vectors::{Effort, Outcome, Report, check_directory, check_directory_on},
+};
 use std::{
     env,
     error::Error,
@@ -12,19 +15,11 @@ use std::{
 };
 
 fn main() -> ExitCode {
-    let mut arguments: Vec<_> = env::args_os().skip(1).collect();
-    let given = arguments.len();
-    arguments.retain(|argument| argument != "--large");
-    let effort = if arguments.len() < given {
-        Effort::Large
-    } else {
-        Effort::Standard
-    };
-    let [directory] = &arguments[..] else {
-        eprintln!("usage: poc-vectors [--large] DIR");
+    let Some((directory, engine)) = arguments() else {
+        eprintln!("usage: poc-vectors [--large] [--engine cuda] DIR");
         return ExitCode::from(2);
     };
-    match run(&PathBuf::from(directory), effort) {
+    match run(&directory, &engine) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -35,12 +30,47 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(directory: &Path, effort: Effort) -> Result<bool, Box<dyn Error>> {
+enum Engine {
+    Cpu(Effort),
+    Cuda,
+}
+
+fn arguments() -> Option<(PathBuf, Engine)> {
+    let (mut engine, mut directory) = (Engine::Cpu(Effort::Standard), None);
+    let mut arguments = env::args_os().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.to_str() {
+            Some("--large") => engine = Engine::Cpu(Effort::Large),
+            Some("--engine") if arguments.next()? == "cuda" => engine = Engine::Cuda,
+            Some(option) if option.starts_with("--") => return None,
+            _ if directory.is_none() => directory = Some(PathBuf::from(argument)),
+            _ => return None,
+        }
+    }
+    directory.map(|directory| (directory, engine))
+}
+
+fn check(directory: &Path, engine: &Engine, written: &mut io::Result<()>) -> Result<Report, Box<dyn Error>> {
     // A reader that went away must not look like a success, nor panic.
+    let mut each = |file: &_| {
+        if written.is_ok() {
+            *written = writeln!(io::stdout(), "{file}");
+        }
+    };
+    match engine {
+        Engine::Cpu(effort) => Ok(check_directory(directory, *effort, &mut each)?),
+        Engine::Cuda => {
+            // Without a GPU one sentence, and not one for every case.
+            drop(Gpu::open(&Options::default())?);
+            let open = || Gpu::open(&Options::default()).map(|gpu| Box::new(gpu) as _);
+            Ok(check_directory_on(directory, &open, &mut each)?)
+        }
+    }
+}
+
+fn run(directory: &Path, engine: &Engine) -> Result<bool, Box<dyn Error>> {
     let mut written = Ok(());
-    let report = check_directory(directory, effort, &mut |file| {
-        written = written.as_ref().map_or(Ok(()), |()| writeln!(io::stdout(), "{file}"));
-    })?;
+    let report = check(directory, engine, &mut written)?;
     written?;
     writeln!(io::stdout(), "{report}")?;
     if report.count(Outcome::Passed) + report.count(Outcome::Failed) == 0 {

@@ -177,7 +177,20 @@ fn probabilities(scores: &mut [f32], visible: usize, rows: usize, scale: f32) {
     );
 }
 
-/// Cosines and sines of the rotary embedding: pairs are the two halves of a head, angles single precision.
+/// Cosine and sine of each position and pair, position by position: pairs are the two halves of a head, angles single precision.
+pub(crate) fn angles(head_dim: usize, theta: f64, positions: usize) -> Vec<(f32, f32)> {
+    let half = head_dim / 2;
+    let frequency = |pair: usize| theta.powf(-(2.0 * pair as f64) / head_dim as f64) as f32;
+    (0..positions)
+        .flat_map(|position| (0..half).map(move |pair| (position, pair)))
+        .map(|(position, pair)| {
+            let (sin, cos) = (position as f32 * frequency(pair)).sin_cos();
+            (cos, sin)
+        })
+        .collect()
+}
+
+/// Cosines and sines of the rotary embedding.
 #[derive(Debug)]
 pub(super) struct Rope {
     head_dim: usize,
@@ -187,15 +200,7 @@ pub(super) struct Rope {
 
 impl Rope {
     pub(super) fn new(config: &Config, positions: usize) -> Self {
-        let half = config.head_dim / 2;
-        let frequency = |pair: usize| config.theta.powf(-(2.0 * pair as f64) / config.head_dim as f64) as f32;
-        let table = (0..positions)
-            .flat_map(|position| (0..half).map(move |pair| (position, pair)))
-            .map(|(position, pair)| {
-                let (sin, cos) = (position as f32 * frequency(pair)).sin_cos();
-                (cos, sin)
-            })
-            .collect();
+        let table = angles(config.head_dim, config.theta, positions);
         Self {
             head_dim: config.head_dim,
             table,

@@ -1,6 +1,7 @@
 //! `v2_tiny_models.json`: whole runs of small decoders, in single precision and bf16, hooks on and off.
 
 mod delivered;
+mod on_gpu;
 
 use super::{
     Problem,
@@ -59,36 +60,11 @@ impl Run {
     }
 }
 
+pub(super) use on_gpu::check_on;
+
 pub(super) fn check(root: &Item<'_>, tally: &mut Tally) {
     tally.each(root, "cases", |item, tally| {
-        let name = item.field("model")?.text()?;
-        let config_item = item.field("config")?;
-        let config: Config = serde::Deserialize::deserialize(config_item.value())
-            .map_err(|error| config_item.problem(error.to_string()))?;
-        if name.parse::<Recipe>().is_ok_and(|recipe| recipe.config() != config) {
-            tally.note(format!("{name} has another shape than the recipe of that name"));
-        }
-        let tag = item.field("weights_tag")?.text()?;
-        let model = Model::from_config(name, config.clone(), tag);
-        let model = Arc::new(model.map_err(|error| config_item.problem(error.to_string()))?);
-        check_weights(item, &config, (tag, name), tally);
-        let nonces = item.field("nonces")?;
-        let case = Case {
-            round: Round {
-                block_hash: item.field("block_hash")?.text()?.to_owned(),
-                public_key: item.field("public_key")?.text()?.to_owned(),
-                seq_len: config.seq_len,
-                k_dim: item.field("k_dim")?.size(config.hidden)?,
-                stronger_rng: false,
-            },
-            nonces: nonces.list(Item::integer)?,
-            models: [Arc::clone(&model), Arc::new(model.loaded_as(Dtype::Bf16))],
-            item,
-        };
-        let elements = case.nonces.len() * config.seq_len * config.hidden;
-        if elements == 0 || elements > MAX_INPUTS || config.seq_len > MAX_SEQ_LEN {
-            return Err(nonces.problem(format!("{elements} input elements: 1 to {MAX_INPUTS} are computed")));
-        }
+        let case = Case::read(item, tally)?;
         tally.each(item, "runs", |run, tally| case.run(run, tally));
         tally.each(item, "reference_validation", validation::check);
         Ok(())
@@ -124,6 +100,41 @@ fn check_weights(case: &Item<'_>, config: &Config, (tag, model): (&str, &str), t
         tally.that(case, expected.is_empty(), || {
             format!("weights lack {:?}", expected.keys().collect::<Vec<_>>())
         });
+    }
+}
+
+impl<'a> Case<'a> {
+    /// Reads a case and checks its weights.
+    fn read(item: &'a Item<'a>, tally: &mut Tally) -> Result<Self, Problem> {
+        let name = item.field("model")?.text()?;
+        let config_item = item.field("config")?;
+        let config: Config = serde::Deserialize::deserialize(config_item.value())
+            .map_err(|error| config_item.problem(error.to_string()))?;
+        if name.parse::<Recipe>().is_ok_and(|recipe| recipe.config() != config) {
+            tally.note(format!("{name} has another shape than the recipe of that name"));
+        }
+        let tag = item.field("weights_tag")?.text()?;
+        let model = Model::from_config(name, config.clone(), tag);
+        let model = Arc::new(model.map_err(|error| config_item.problem(error.to_string()))?);
+        check_weights(item, &config, (tag, name), tally);
+        let nonces = item.field("nonces")?;
+        let case = Self {
+            round: Round {
+                block_hash: item.field("block_hash")?.text()?.to_owned(),
+                public_key: item.field("public_key")?.text()?.to_owned(),
+                seq_len: config.seq_len,
+                k_dim: item.field("k_dim")?.size(config.hidden)?,
+                stronger_rng: false,
+            },
+            nonces: nonces.list(Item::integer)?,
+            models: [Arc::clone(&model), Arc::new(model.loaded_as(Dtype::Bf16))],
+            item,
+        };
+        let elements = case.nonces.len() * config.seq_len * config.hidden;
+        if elements == 0 || elements > MAX_INPUTS || config.seq_len > MAX_SEQ_LEN {
+            return Err(nonces.problem(format!("{elements} input elements: 1 to {MAX_INPUTS} are computed")));
+        }
+        Ok(case)
     }
 }
 

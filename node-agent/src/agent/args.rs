@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::observe::host::HostPaths;
 use super::observe::nvml::OpenPolicy;
 use super::policy::Policy;
+use crate::slot::args::EngineArgs;
 
 /// The agent of a GPU node: what its GPUs are, how they are, told to Kubernetes and Prometheus.
 #[derive(Clone, Debug, Parser)]
@@ -43,6 +44,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Print what the agent sees as YAML; the same shape that --replay takes.
     Observe(ObserveArgs),
+    /// One replica group's engine on a GPU, for `slot serve --engine-binary`.
+    Engine(EngineArgs),
 }
 
 /// Flags of `run`.

@@ -1,11 +1,11 @@
-//! `node-agent`: the DaemonSet (`run`), the look before an exam (`check`), the look for people (`observe`).
+//! `node-agent`: the DaemonSet (`run`), the look before an exam (`check`), the look for people (`observe`), the proof on a GPU (`engine`).
 
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use node_agent::agent::args::{Arguments, Command};
-use node_agent::agent::{check, run, telemetry};
+use node_agent::agent::{check, engine, run, telemetry};
 
 /// Exit code of a command that could not do its work.
 const FAILED: u8 = 2;
@@ -36,6 +36,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             runtime.block_on(run::run(*args)).map(|()| ExitCode::SUCCESS)
         }
         Command::Check(args) => check::check(&args).map(|fitness| ExitCode::from(fitness.exit_code())),
+        Command::Engine(args) => runtime.block_on(engine::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Observe(args) => runtime.block_on(check::observe_once(&args)).map(|()| ExitCode::SUCCESS),
     };
     runtime.shutdown_background();

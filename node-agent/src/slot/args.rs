@@ -46,11 +46,14 @@ pub struct HoldArgs {
 }
 
 /// Flags of `slot engine`.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct EngineArgs {
     /// Socket to offer.
     #[arg(long)]
     pub socket: PathBuf,
+    /// Which of the GPUs that the container sees, from 0.
+    #[arg(long, default_value_t = 0)]
+    pub gpu: usize,
 }
 
 /// Flags of `slot status`.

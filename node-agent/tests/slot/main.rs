@@ -11,6 +11,7 @@ mod chain_door;
 mod dapi;
 mod exams;
 mod failures;
+mod gpu;
 mod operator_door;
 mod pod;
 mod recorded;

@@ -51,6 +51,11 @@ impl Pod {
 
     /// The same with more flags; the last of two wins.
     pub async fn start_with(flags: &[&str]) -> Self {
+        Self::start_in(&[], flags).await
+    }
+
+    /// The same in another environment.
+    pub async fn start_in(environment: &[(&str, &str)], flags: &[&str]) -> Self {
         drop(rustls::crypto::ring::default_provider().install_default());
         let folder = tempfile::tempdir().unwrap();
         let run_dir = folder.path().join("run");
@@ -82,7 +87,12 @@ impl Pod {
                 command.args([flag, &value]);
             }
         }
-        let hold = command.args(flags).kill_on_drop(true).spawn().unwrap();
+        let hold = command
+            .args(flags)
+            .envs(environment.iter().copied())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
         let mut pod = Self {
             folder,
             hold,

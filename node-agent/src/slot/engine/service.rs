@@ -3,13 +3,13 @@
 
 use super::{
     compute::{self, Job},
-    model::{self, Loaded},
+    model::{self, Loaded, Loader},
     pace::Pace,
 };
 use crate::slot::{clock::now_ms, rate::RateMeter};
 use kernels::{
     nonces::Enumeration,
-    scheme::{Artifact as Computed, Scheme as _, StatTest, compare},
+    scheme::{Artifact as Computed, StatTest, compare},
 };
 use proto::v1::{
     Artifact, ArtifactBatch, Empty, EngineStart, EngineState, EngineStatus, PrepareReply, PrepareRequest,
@@ -22,7 +22,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
@@ -35,7 +35,6 @@ const MAX_BATCH: usize = 4_096;
 const MAX_NONCES: usize = 4_096;
 
 /// The service.
-#[derive(Debug)]
 pub struct Service {
     loaded: Mutex<Option<Loaded>>,
     /// One `Prepare` at a time.
@@ -44,6 +43,10 @@ pub struct Service {
     work: Work,
     generated_total: Arc<AtomicU64>,
     meter: Mutex<(RateMeter, u64)>,
+    /// Loads onto GPUs, in a binary that drives them.
+    cuda: Option<Loader>,
+    /// Told when the device failed: the process has to end.
+    broken: Arc<Notify>,
 }
 
 /// The one piece of work.
@@ -83,8 +86,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Default for Service {
-    fn default() -> Self {
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service")
+            .field("loaded", &self.loaded)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// A service without a model. `broken` is told when the device fails under a round: what follows on it would fail too.
+    pub fn new(cuda: Option<Loader>, broken: Arc<Notify>) -> Self {
         Self {
             loaded: Mutex::new(None),
             preparing: tokio::sync::Mutex::new(()),
@@ -95,15 +107,25 @@ impl Default for Service {
             },
             generated_total: Arc::new(AtomicU64::new(0)),
             meter: Mutex::new((RateMeter::default(), 0)),
+            cuda,
+            broken,
         }
     }
-}
 
-impl Service {
     fn loaded(&self) -> Result<Loaded, Status> {
         lock(&self.loaded)
             .clone()
             .ok_or_else(|| Status::failed_precondition("no model is loaded: prepare first"))
+    }
+
+    /// Says why a round is not computed; a device that failed takes the process with it.
+    fn refusal(&self, error: &kernels::scheme::Error) -> Status {
+        let text = model::chain(error);
+        if is_of_device(error) {
+            self.broken.notify_one();
+            return Status::internal(text);
+        }
+        Status::invalid_argument(text)
     }
 
     fn status_now(&self) -> EngineStatus {
@@ -150,7 +172,8 @@ impl Engine for Service {
             }
             None => {
                 *lock(&self.state) = EngineState::Loading;
-                let result = tokio::task::spawn_blocking(move || model::load(wanted)).await;
+                let cuda = self.cuda.clone();
+                let result = tokio::task::spawn_blocking(move || model::load(wanted, cuda.as_ref())).await;
                 let loaded = result
                     .map_err(|error| Status::internal(error.to_string()))
                     .and_then(|r| Ok(r?));
@@ -165,7 +188,7 @@ impl Engine for Service {
         let reply = PrepareReply {
             weights_digest: loaded.weights_digest.clone(),
             hidden_size: loaded.hidden_size,
-            max_seq_len: kernels::scheme::MAX_SEQ_LEN as u32,
+            max_seq_len: loaded.max_seq_len,
         };
         *lock(&self.loaded) = Some(loaded);
         Ok(Response::new(reply))
@@ -189,7 +212,7 @@ impl Engine for Service {
         let prepared = loaded
             .scheme
             .prepare(&model::round(&round)?)
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+            .map_err(|error| self.refusal(&error))?;
         let job = Job {
             prepared,
             enumeration,
@@ -204,8 +227,13 @@ impl Engine for Service {
         *lock(&self.state) = EngineState::Generating;
         let (out, batches) = mpsc::channel(BACKLOG);
         let total = Arc::clone(&self.generated_total);
+        let broken = Arc::clone(&self.broken);
         tokio::task::spawn_blocking(move || {
-            compute::generate(job, &stop, &total, &out);
+            if let Err(error) = compute::generate(job, &stop, &total, &out)
+                && is_of_device(&error)
+            {
+                broken.notify_one();
+            }
             drop(permit);
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(batches))))
@@ -239,13 +267,18 @@ impl Engine for Service {
         .await
         .map_err(|error| Status::internal(error.to_string()))?
         .ok_or_else(|| Status::aborted("a round or a stop came in between"))?
-        .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        .map_err(|error| self.refusal(&error))?;
         Ok(Response::new(judge(&request, computed)))
     }
 
     async fn status(&self, _: Request<Empty>) -> Result<Response<EngineStatus>, Status> {
         Ok(Response::new(self.status_now()))
     }
+}
+
+/// Whether the device failed, and not the request.
+const fn is_of_device(error: &kernels::scheme::Error) -> bool {
+    matches!(error, kernels::scheme::Error::Device(cause) if !matches!(cause, kernels::cuda::Error::Round { .. } | kernels::cuda::Error::Memory { .. }))
 }
 
 /// The nonces a request is about: those listed, else those received.

@@ -88,7 +88,7 @@ impl Source {
 
     /// `sha256:` over every tensor in the order of names: name, zero byte, dimensions as little-endian u64, elements as
     /// little-endian f32.
-    fn digest(&self) -> String {
+    pub fn digest(&self) -> String {
         let mut specs = tensors(&self.recipe.config());
         specs.sort_by(|left, right| left.name.cmp(&right.name));
         let mut hash = Sha256::new();

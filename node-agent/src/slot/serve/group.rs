@@ -253,6 +253,8 @@ fn proc(core: &Core, group: u32) -> Result<Proc, Error> {
             "engine".to_owned(),
             "--socket".to_owned(),
             socket.display().to_string(),
+            "--gpu".to_owned(),
+            group.to_string(),
         ],
         env: [core.config.log_format.variable()].into(),
         restart: Restart::Always.into(),

@@ -1,0 +1,25 @@
+//! The proof on an NVIDIA GPU: `prefill_v2` of dense Qwen3- and Llama-shaped models in bf16 (`kernels/cuda/README.md`).
+//!
+//! | box | module |
+//! |---|---|
+//! | decide: what a batch runs, as values | [`plan`] over [`shape`] and [`weights`] |
+//! | decide: what that costs in launches and bytes | [`ledger`] |
+//! | apply: carries a plan out | [`device`]; on a GPU `driver` |
+//! | the scheme over it | [`round`] |
+//!
+//! Nothing of CUDA is needed to build this: the driver and cuBLASLt are loaded when a GPU is asked for.
+
+pub mod device;
+pub mod driver;
+mod error;
+pub mod ledger;
+pub mod plan;
+pub mod round;
+pub mod shape;
+pub mod weights;
+
+pub use device::Device;
+pub use error::{Error, OLDEST_DRIVER};
+pub use round::CudaPrefillV2;
+pub use shape::{MAX_K_DIM, MAX_SEQ_LEN, Shape};
+pub use weights::Layout;
