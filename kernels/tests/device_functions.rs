@@ -1,6 +1,8 @@
 //! The CUDA kernels of the proof, each thread of each block run on the CPU, against the crate's reference and its published vectors
 //! (`kernels/cuda/README.md`). The source files are the device's own, compiled with g++ when the test starts.
 
+#[path = "device_functions/attention.rs"]
+mod attention;
 #[path = "device_functions/elements.rs"]
 mod elements;
 #[path = "device_functions/emulator.rs"]

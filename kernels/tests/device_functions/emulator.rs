@@ -23,6 +23,7 @@ struct Emulator {
     allocate: unsafe extern "C" fn(usize) -> *mut c_void,
     free: unsafe extern "C" fn(*mut c_void, usize),
     order: unsafe extern "C" fn(c_uint),
+    conflicts: unsafe extern "C" fn() -> u64,
     _library: Library,
 }
 
@@ -47,6 +48,7 @@ fn emulator() -> &'static Emulator {
                 allocate: *library.get(b"emulator_allocate\0").expect("exported"),
                 free: *library.get(b"emulator_free\0").expect("exported"),
                 order: *library.get(b"emulator_order\0").expect("exported"),
+                conflicts: *library.get(b"emulator_conflicts\0").expect("exported"),
                 _library: library,
             }
         }
@@ -91,6 +93,11 @@ impl<T: Copy> Buffer<T> {
             }
         }
     }
+
+    /// The place of an element, for as long as the buffer lives.
+    pub(crate) fn at(&self, element: usize) -> Address {
+        Address(self[element..].as_ptr().cast())
+    }
 }
 
 impl<T: Copy> Drop for Buffer<T> {
@@ -122,12 +129,12 @@ impl<T: Copy> Argument for Buffer<T> {
     }
 }
 
-/// No buffer.
-pub(crate) struct Null(*const c_void);
+/// A place in a buffer, or none.
+pub(crate) struct Address(*const c_void);
 
-pub(crate) const NULL: Null = Null(std::ptr::null());
+pub(crate) const NULL: Address = Address(std::ptr::null());
 
-impl Argument for Null {
+impl Argument for Address {
     fn address(&self) -> *const c_void {
         (&raw const self.0).cast()
     }
@@ -174,4 +181,14 @@ pub(crate) fn in_every_order<R: PartialEq>(mut run: impl FnMut() -> R) -> R {
     results.swap(0, 2);
     let [_, _, first] = results;
     first
+}
+
+/// Passes over shared memory beyond one for each counted access of `run`.
+pub(crate) fn bank_conflicts(run: impl FnOnce()) -> u64 {
+    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: returns a number.
+    unsafe { (emulator().conflicts)() };
+    run();
+    // SAFETY: returns a number.
+    unsafe { (emulator().conflicts)() }
 }
