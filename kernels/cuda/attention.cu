@@ -210,11 +210,12 @@ struct Share {
                 float total = sum[m][half];
                 total = __fadd_rn(total, __shfl_xor_sync(ALL_LANES, total, 1));
                 total = __fadd_rn(total, __shfl_xor_sync(ALL_LANES, total, 2));
+                const float by = __fdiv_rn(1.0f, total);
                 const unsigned row = m * 16 + half * 8 + lane / 4;
 #pragma unroll
                 for (unsigned n = 0; n < WIDTH / 8; ++n) {
                     uint32_t* pair = reinterpret_cast<uint32_t*>(queries + Rows::offset(row, n) + lane % 4 * 4);
-                    *pair = pack(__fdiv_rn(out[m][n][half * 2], total), __fdiv_rn(out[m][n][half * 2 + 1], total));
+                    *pair = pack(__fmul_rn(out[m][n][half * 2], by), __fmul_rn(out[m][n][half * 2 + 1], by));
                 }
             }
         }

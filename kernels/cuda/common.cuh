@@ -71,9 +71,17 @@ __device__ __forceinline__ Wide load_wide(const bf16* from) {
     return *reinterpret_cast<const Wide*>(from);
 }
 
+// Into global memory. The compiler, left alone, does not always see that four words are one store.
 __device__ __forceinline__ void store_wide(bf16* to, const Wide& wide) {
     ASSERT_ALIGNED(to, 16);
+#ifdef __CUDACC__
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};"
+                 :
+                 : "l"(__cvta_generic_to_global(to)), "r"(wide.words[0]), "r"(wide.words[1]), "r"(wide.words[2]), "r"(wide.words[3])
+                 : "memory");
+#else
     *reinterpret_cast<Wide*>(to) = wide;
+#endif
 }
 
 // Every lane receives the sum; each level adds the same two numbers in every lane, so all receive the same bits.
