@@ -8,20 +8,17 @@
 // | attention_32 | the same | 128 | 24576 |
 // | attention_64 | the same | 128 | 49152 |
 // | attention_128 | the same | 128 | 98304 |
+// | attention_last (attention_last.cuh) | (heads, sequences) | 256 | 0 |
 //
-// The last one needs CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES raised to its size.
+// attention_128 needs CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES raised to its size.
 
+#include "attention_last.cuh"
 #include "tensor_core.cuh"
 
 namespace {
 
 constexpr unsigned THREADS = 128;
 constexpr unsigned WARPS = THREADS / WARP;
-constexpr float LOG2_E = 1.44269504088896340736f;
-
-__device__ __forceinline__ float minus_infinity() {
-    return __uint_as_float(0xff800000u);
-}
 
 // A tile of rows of bf16 in shared memory, in chunks of 16 bytes. A chunk's place is exchanged by its row, so that eight rows'
 // chunks of one column lie in eight different groups of banks.
@@ -239,6 +236,7 @@ __device__ __forceinline__ void attend(const Problem& problem, unsigned char* sh
     constexpr unsigned QUERIES = Warp::QUERIES * WARPS, TILE_BYTES = KEYS * Rows::ROW_BYTES;
     static_assert(QUERIES == 128 && QUERIES * Rows::ROW_BYTES + 4 * TILE_BYTES == 768 * WIDTH, "the table above");
 
+    ASSERT_LAUNCH(gridDim.x == (problem.seq_len + QUERIES - 1) / QUERIES);
     // Blocks start in the order of their number: all heads' last tiles first, they have the most keys.
     const unsigned number = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z), columns = gridDim.y * gridDim.z;
     const unsigned tile = gridDim.x - 1 - number / columns, head = number % columns % gridDim.y, sequence = number % columns / gridDim.y;
@@ -309,7 +307,7 @@ __device__ __forceinline__ void attend(const Problem& problem, unsigned char* sh
         DYNAMIC_SHARED(shared);                                                                                                      \
         attend<WIDTH, M, KEYS>({q, k, v, out, q_stride, kv_stride, out_stride, heads, kv_heads, seq_len, scale}, shared);            \
     }                                                                                                                                \
-    EMULATED(attention_##WIDTH, THREADS)
+    EMULATED(attention_##WIDTH, THREADS, THREADS)
 
 ATTENTION(16, 2, 64)
 ATTENTION(32, 2, 64)

@@ -22,5 +22,5 @@ done
 for job in "${jobs[@]}"; do
     wait "$job"
 done
-"${CXX:-g++}" -shared -o "$out.part" "$objects"/*.o
-mv "$out.part" "$out"
+"${CXX:-g++}" -shared -o "$out.$$" "$objects"/*.o
+mv "$out.$$" "$out"

@@ -7,8 +7,13 @@
 #ifdef __CUDACC__
 #include <stdint.h>
 #define KERNEL extern "C" __global__ void
-#define EMULATED(kernel, most_threads)
+#define EMULATED(kernel, least_threads, most_threads)
 #define ASSERT_ALIGNED(pointer, bytes)
+// A launch that would leave something out ends with an error.
+#define ASSERT_LAUNCH(condition) \
+    if (!(condition)) {          \
+        __trap();                \
+    }
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
 #else
 #include "host/cuda.h"
@@ -20,6 +25,8 @@ constexpr unsigned WARP = 32;
 constexpr unsigned ALL_LANES = 0xffffffffu;
 // Elements of one 16-byte access.
 constexpr unsigned WIDE = 8;
+
+constexpr float LOG2_E = 1.44269504088896340736f;
 
 struct alignas(16) Wide {
     uint32_t words[4];
@@ -99,6 +106,10 @@ __device__ __forceinline__ double warp_sum(double x) {
         x = __dadd_rn(x, __shfl_xor_sync(ALL_LANES, x, distance));
     }
     return x;
+}
+
+__device__ __forceinline__ float minus_infinity() {
+    return __uint_as_float(0xff800000u);
 }
 
 // The sums of several numbers over a block of whole warps, in every thread. `partial` is read until the block's next barrier.

@@ -84,4 +84,4 @@ KERNEL __launch_bounds__(THREADS) head_norm_rope(bf16* x, const bf16* q_weight, 
     }
 }
 
-EMULATED(head_norm_rope, THREADS)
+EMULATED(head_norm_rope, THREADS, THREADS)

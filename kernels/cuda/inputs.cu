@@ -49,4 +49,4 @@ KERNEL __launch_bounds__(THREADS) fill_inputs(bf16* out, const uint32_t* seeds, 
     store_up_to(segment + half + index, segment + length, sines);
 }
 
-EMULATED(fill_inputs, THREADS)
+EMULATED(fill_inputs, THREADS, THREADS)

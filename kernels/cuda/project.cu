@@ -171,4 +171,4 @@ KERNEL __launch_bounds__(THREADS) project(const bf16* state, const uint32_t* see
     }
 }
 
-EMULATED(project, THREADS)
+EMULATED(project, THREADS, THREADS)

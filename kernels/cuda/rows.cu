@@ -17,6 +17,7 @@ struct Part {
     float x[ACCESSES][WIDE];
 
     __device__ __forceinline__ void load(const bf16* row, unsigned width) {
+        ASSERT_LAUNCH(blockDim.x * ACCESSES * WIDE >= width);
 #pragma unroll
         for (unsigned i = 0; i < ACCESSES; ++i) {
             const unsigned at = (i * blockDim.x + threadIdx.x) * WIDE;
@@ -130,7 +131,7 @@ KERNEL __launch_bounds__(256) gather_last(const bf16* from, bf16* to, uint32_t s
     }
 }
 
-EMULATED(norm, MOST_THREADS)
-EMULATED(add_norm, MOST_THREADS)
-EMULATED(reflect_add_norm, MOST_THREADS)
-EMULATED(gather_last, 256)
+EMULATED(norm, WARP, MOST_THREADS)
+EMULATED(add_norm, WARP, MOST_THREADS)
+EMULATED(reflect_add_norm, WARP, MOST_THREADS)
+EMULATED(gather_last, 256, 256)

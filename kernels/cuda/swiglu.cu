@@ -52,4 +52,4 @@ KERNEL __launch_bounds__(THREADS) swiglu(const bf16* gate_up, bf16* out, uint32_
     store_wide(out + static_cast<uint64_t>(blockIdx.y) * inner + at, packed(gate));
 }
 
-EMULATED(swiglu, THREADS)
+EMULATED(swiglu, THREADS, THREADS)

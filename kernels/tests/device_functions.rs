@@ -7,6 +7,8 @@ mod attention;
 mod elements;
 #[path = "device_functions/emulator.rs"]
 mod emulator;
+#[path = "device_functions/forward.rs"]
+mod forward;
 #[path = "device_functions/inputs.rs"]
 mod inputs;
 #[path = "device_functions/misuse.rs"]

@@ -8,8 +8,8 @@
 #include <utility>
 
 #define KERNEL extern "C" void
-#define EMULATED(kernel, most_threads) \
-    static const emulator::Registration registration_of_##kernel(#kernel, emulator::call<kernel>, most_threads);
+#define EMULATED(kernel, least_threads, most_threads) \
+    static const emulator::Registration registration_of_##kernel(#kernel, emulator::call<kernel>, least_threads, most_threads);
 #define __device__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
@@ -17,6 +17,10 @@
 // One block runs at a time. A section of its own, so that the emulator can fill it with rubbish before each block.
 #define __shared__ static __attribute__((section("shared_memory")))
 #define DYNAMIC_SHARED(name) unsigned char* const name = emulator::dynamic_shared()
+#define ASSERT_LAUNCH(condition)                                          \
+    if (!(condition)) {                                                   \
+        emulator::die("%s: this launch leaves something out", __func__); \
+    }
 #define ASSERT_ALIGNED(pointer, bytes) emulator::assert_aligned(pointer, bytes, __func__)
 
 namespace emulator {
@@ -119,7 +123,7 @@ void call(void** args) {
 }
 
 struct Registration {
-    Registration(const char* name, void (*call)(void** args), unsigned most_threads);
+    Registration(const char* name, void (*call)(void** args), unsigned least_threads, unsigned most_threads);
 };
 
 }  // namespace emulator

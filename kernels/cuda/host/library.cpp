@@ -14,7 +14,7 @@ constexpr unsigned MOST_SHARED = 227 << 10;
 
 struct Kernel {
     void (*call)(void** args);
-    unsigned most_threads;
+    unsigned least_threads, most_threads;
 };
 
 std::map<std::string, Kernel>& kernels() {
@@ -27,18 +27,18 @@ std::mutex machine;
 
 }  // namespace
 
-emulator::Registration::Registration(const char* name, void (*call)(void** args), unsigned most_threads) {
-    kernels()[name] = {call, most_threads};
+emulator::Registration::Registration(const char* name, void (*call)(void** args), unsigned least_threads, unsigned most_threads) {
+    kernels()[name] = {call, least_threads, most_threads};
 }
 
-// 0 done, 1 no such kernel, 2 a block or its shared memory is too large or not whole warps, 3 nothing to launch.
+// 0 done, 1 no such kernel, 2 a block of another size than the kernel is for, or with too much shared memory, 3 nothing to launch.
 EXPORTED int emulate(const char* kernel, const unsigned grid[3], const unsigned block[3], unsigned shared_bytes, void** args) {
     const auto found = kernels().find(kernel);
     if (found == kernels().end()) {
         return 1;
     }
     const unsigned threads = block[0] * block[1] * block[2];
-    if (threads == 0 || threads > found->second.most_threads || threads % 32 != 0 || shared_bytes > MOST_SHARED) {
+    if (threads < found->second.least_threads || threads > found->second.most_threads || threads % 32 != 0 || shared_bytes > MOST_SHARED) {
         return 2;
     }
     if (grid[0] == 0 || grid[1] == 0 || grid[2] == 0 || grid[1] > 65535 || grid[2] > 65535) {

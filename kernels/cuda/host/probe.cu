@@ -57,6 +57,10 @@ KERNEL probe_beyond_shared_memory() {
     bytes[blockDim.x * 128] = 1;
 }
 
+KERNEL probe_launch_too_small(bf16*, uint32_t len) {
+    ASSERT_LAUNCH(blockDim.x >= len);
+}
+
 // Each warp's first lane tells the next warp its number, without a barrier in between.
 KERNEL probe_race(uint32_t* out) {
     __shared__ uint32_t numbers[WARP];
@@ -65,12 +69,13 @@ KERNEL probe_race(uint32_t* out) {
     out[threadIdx.x] = numbers[(warp + 1) % warps];
 }
 
-EMULATED(probe_normals, THREADS)
-EMULATED(probe_barrier_missed_by_some, THREADS)
-EMULATED(probe_warp_apart, THREADS)
-EMULATED(probe_lane_gone, THREADS)
-EMULATED(probe_crooked_access, THREADS)
-EMULATED(probe_beyond_the_buffer, THREADS)
-EMULATED(probe_beyond_the_array, THREADS)
-EMULATED(probe_beyond_shared_memory, THREADS)
-EMULATED(probe_race, THREADS)
+EMULATED(probe_normals, WARP, THREADS)
+EMULATED(probe_barrier_missed_by_some, WARP, THREADS)
+EMULATED(probe_warp_apart, WARP, THREADS)
+EMULATED(probe_lane_gone, WARP, THREADS)
+EMULATED(probe_crooked_access, WARP, THREADS)
+EMULATED(probe_beyond_the_buffer, WARP, THREADS)
+EMULATED(probe_beyond_the_array, WARP, THREADS)
+EMULATED(probe_beyond_shared_memory, WARP, THREADS)
+EMULATED(probe_launch_too_small, WARP, THREADS)
+EMULATED(probe_race, WARP, THREADS)

@@ -7,10 +7,12 @@
 #![expect(clippy::disallowed_methods, reason = "a compiler is run once, before any test")]
 
 use libloading::Library;
+use sha2::{Digest, Sha256};
 use std::{
     ffi::{CString, c_char, c_int, c_uint, c_void},
+    fs,
     ops::{Deref, DerefMut},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     slice,
     sync::{Mutex, OnceLock, PoisonError},
@@ -33,14 +35,9 @@ static MACHINE: Mutex<()> = Mutex::new(());
 fn emulator() -> &'static Emulator {
     static EMULATOR: OnceLock<Emulator> = OnceLock::new();
     EMULATOR.get_or_init(|| {
-        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda");
-        // One for each process: two runs of this test do not share a file.
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kernels-{}.so", std::process::id()));
-        let status = Command::new(sources.join("build-host.sh")).arg(&path).status();
-        assert!(status.expect("the script is there").success(), "g++ built the kernels");
-        // SAFETY: the library was just built from this repository; its initialisers fill a table.
-        let library = unsafe { Library::new(&path) }.expect("the library was just built");
-        std::fs::remove_file(&path).expect("a loaded library needs no name");
+        let path = built();
+        // SAFETY: the library was built from this repository; its initialisers fill a table.
+        let library = unsafe { Library::new(path) }.expect("the library was built");
         // SAFETY: the types are those of `library.cpp`, and the library is kept beside what came out of it.
         unsafe {
             Emulator {
@@ -53,6 +50,33 @@ fn emulator() -> &'static Emulator {
             }
         }
     })
+}
+
+/// The library of the sources as they are now: named after them, so that it is built once and never by two into one file.
+fn built() -> PathBuf {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda");
+    let files = |directory: PathBuf| {
+        fs::read_dir(directory)
+            .expect("the sources")
+            .map(|entry| entry.expect("a file").path())
+    };
+    let mut files: Vec<PathBuf> = files(sources.clone())
+        .chain(files(sources.join("host")))
+        .filter(|path| path.is_file())
+        .collect();
+    files.sort();
+    let digest = files.iter().fold(Sha256::new(), |digest, path| {
+        digest
+            .chain_update(path.as_os_str().as_encoded_bytes())
+            .chain_update(fs::read(path).expect("a source"))
+    });
+    let name = format!("kernels-{}.so", &hex::encode(digest.finalize())[..16]);
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    if !path.exists() {
+        let status = Command::new(sources.join("build-host.sh")).arg(&path).status();
+        assert!(status.expect("the script is there").success(), "g++ built the kernels");
+    }
+    path
 }
 
 /// What a kernel may be given.

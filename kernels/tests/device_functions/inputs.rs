@@ -7,6 +7,7 @@ use crate::{
 use kernels::{prefill_v2, rng, scheme::Round, seed};
 use rstest::rstest;
 use serde_json::Value;
+use std::ops::Range;
 
 /// Inputs of some nonces of `len` elements, from `segments` seeds each.
 fn filled(seeds: &[u32], segments: usize, len: usize) -> Vec<u16> {
@@ -60,6 +61,50 @@ fn normals_are_the_generators_to_the_last_bit_of_single_precision() {
         let other = out.iter().zip(&expected).position(|(a, b)| a.to_bits() != b.to_bits());
         assert_eq!(other, None, "seed {seed}");
     }
+}
+
+/// A seed for which a hash of one of the indices is as wanted: over all seeds the hashes of an index are all numbers there are.
+fn seed_of(indices: Range<u32>, wanted: fn(u32) -> bool) -> u32 {
+    (0..u32::MAX)
+        .find(|&seed| indices.clone().any(|index| wanted(rng::hash32(index, seed))))
+        .expect("one of them")
+}
+
+/// The interval of the uniforms is closed: a radius of nothing, a whole turn, and the logarithm of nothing, which is cut off.
+#[rstest]
+#[case::no_radius(0, |hash| hash >= u32::MAX - 127)]
+#[case::a_whole_turn(1 << 10, |hash| hash >= u32::MAX - 127)]
+#[case::the_longest_radius(0, |hash| hash < 64)]
+fn the_ends_of_the_uniforms_are_the_generators(#[case] from: u32, #[case] wanted: fn(u32) -> bool) {
+    const HALF: u32 = 1 << 10;
+    let seed = seed_of(from..from + HALF, wanted);
+    let count = 2 * HALF as usize;
+    let out = Buffer::new(&vec![0_f32; count]);
+    launch("probe_normals", Shape([1, 1, 1], 256, 0), &[&out, &seed, &HALF]);
+    let found: Vec<u32> = out.iter().map(|x| x.to_bits()).collect();
+    let expected: Vec<u32> = rng::normal(seed, count).iter().map(|x| x.to_bits()).collect();
+    assert!(found == expected, "seed {seed}");
+}
+
+/// A hash of zero: the seed is what remains when the last steps of the hash are undone.
+#[test]
+fn the_logarithm_of_nothing_is_cut_off() {
+    let inner = 0xe654_6b64_u32
+        .wrapping_neg()
+        .wrapping_mul(0xcccc_cccd)
+        .rotate_right(13);
+    let seed = inner
+        ^ 5_u32
+            .wrapping_mul(0xcc9e_2d51)
+            .rotate_left(15)
+            .wrapping_mul(0x1b87_3593);
+    assert_eq!(rng::hash32(5, seed), 0);
+    let out = Buffer::new(&[0_f32; 32]);
+    launch("probe_normals", Shape([1, 1, 1], 32, 0), &[&out, &seed, &16_u32]);
+    assert_eq!(
+        out.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
+        rng::normal(seed, 32).iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+    );
 }
 
 /// The published bf16 inputs are another library's: one in a thousand may be rounded to the neighbour.

@@ -32,6 +32,7 @@ fn one_misuse() {
 #[case("probe_beyond_the_buffer", "outside of what was allocated")]
 #[case("probe_beyond_the_array", "an index outside of its array")]
 #[case("probe_beyond_shared_memory", "outside of what was allocated")]
+#[case("probe_launch_too_small", "this launch leaves something out")]
 fn every_misuse_ends_the_process_with_a_message(#[case] kernel: &str, #[case] message: &str) {
     let output = Command::new(std::env::current_exe().expect("this test"))
         .args(["--exact", "misuse::one_misuse", "--ignored", "--nocapture"])
@@ -57,7 +58,8 @@ fn a_missing_barrier_is_found() {
 #[rstest]
 #[case("no_such_kernel", BLOCK, 1)]
 #[case("swiglu", Shape([1, 1, 1], 512, 0), 2)]
-#[case("swiglu", Shape([1, 1, 1], 48, 0), 2)]
+#[case("swiglu", Shape([1, 1, 1], 128, 0), 2)]
+#[case("norm", Shape([1, 1, 1], 48, 0), 2)]
 #[case("swiglu", Shape([1, 1, 1], 256, 228 << 10), 2)]
 #[case("swiglu", Shape([1, 0, 1], 256, 0), 3)]
 #[case("swiglu", Shape([1, 65_536, 1], 256, 0), 3)]

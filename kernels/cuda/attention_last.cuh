@@ -1,19 +1,15 @@
-// attention_last.cu - attention of one query per sequence, the last token's, which sees all keys: what the last layer needs.
+// attention_last.cuh - attention of one query per sequence, the last token's, which sees all keys: what the last layer needs.
 // Reads each key and value once; groups of lanes take keys by turns and join their results in the end. Single precision within.
+
+#pragma once
 
 #include "tensor_core.cuh"
 
 namespace {
 
-constexpr unsigned THREADS = 256;
-constexpr unsigned WARPS = THREADS / WARP;
+constexpr unsigned LAST_THREADS = 256;
 // Keys a group reads before it waits for the first of them.
 constexpr unsigned AHEAD = 4;
-constexpr float LOG2_E = 1.44269504088896340736f;
-
-__device__ __forceinline__ float minus_infinity() {
-    return __uint_as_float(0xff800000u);
-}
 
 // A group's softmax so far, relative to the largest score so far, and this lane's part of the weighted values.
 struct Partial {
@@ -64,7 +60,7 @@ __device__ __forceinline__ float block_largest(float x, float* partial) {
     }
     __syncthreads();
 #pragma unroll
-    for (unsigned warp = 0; warp < WARPS; ++warp) {
+    for (unsigned warp = 0; warp < LAST_THREADS / WARP; ++warp) {
         x = fmaxf(x, partial[warp]);
     }
     return x;
@@ -73,11 +69,11 @@ __device__ __forceinline__ float block_largest(float x, float* partial) {
 }  // namespace
 
 // Grid (heads, sequences); heads of up to 256 elements. Row b of `q` and of `out` is sequence b's.
-KERNEL __launch_bounds__(THREADS) attention_last(const bf16* q, const bf16* k, const bf16* v, bf16* out, uint32_t q_stride, uint32_t kv_stride,
+KERNEL __launch_bounds__(LAST_THREADS) attention_last(const bf16* q, const bf16* k, const bf16* v, bf16* out, uint32_t q_stride, uint32_t kv_stride,
                                                  uint32_t out_stride, uint32_t heads, uint32_t kv_heads, uint32_t seq_len, uint32_t head_dim,
                                                  float scale) {
-    __shared__ float largest[WARPS], sums[1][WARP], outs[THREADS][WIDE];
-    const unsigned lanes = lanes_of(head_dim), groups = THREADS / lanes, group = threadIdx.x / lanes, lane = threadIdx.x % lanes;
+    __shared__ float largest[LAST_THREADS / WARP], sums[1][WARP], outs[LAST_THREADS][WIDE];
+    const unsigned lanes = lanes_of(head_dim), groups = LAST_THREADS / lanes, group = threadIdx.x / lanes, lane = threadIdx.x % lanes;
     const unsigned head = blockIdx.x, column = lane * WIDE;
     const bool inside = column < head_dim;
     const uint64_t first = static_cast<uint64_t>(blockIdx.y) * seq_len * kv_stride + head / (heads / kv_heads) * head_dim + column;
@@ -140,4 +136,4 @@ KERNEL __launch_bounds__(THREADS) attention_last(const bf16* q, const bf16* k, c
     }
 }
 
-EMULATED(attention_last, THREADS)
+EMULATED(attention_last, LAST_THREADS, LAST_THREADS)
