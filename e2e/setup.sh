@@ -19,6 +19,10 @@ need nsenter util-linux
 need openssl openssl
 need ldd libc-bin
 need make make
+# The CUDA kernels run on the CPU in tests; they are C++ there.
+need g++ g++
+# The pinned CUDA compiler comes as wheels.
+python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
 # The verifier runs on Debian's own Python, so that it needs no index of packages.
 /usr/bin/python3 -c 'import numpy' >/dev/null 2>&1 || packages+=(python3 python3-numpy)
 

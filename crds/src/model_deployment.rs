@@ -221,7 +221,8 @@ pub enum Device {
     #[serde(rename = "CPU")]
     #[strum(serialize = "CPU")]
     Cpu,
-    /// An NVIDIA GPU.
+    /// An NVIDIA GPU, one for each replica; dense Qwen3- and Llama-shaped models, `dtype: BF16`. The slot's image needs cuBLASLt of CUDA 13 and
+    /// `/usr/bin/node-agent`; the machine needs driver 580 or newer.
     #[serde(rename = "CUDA")]
     #[strum(serialize = "CUDA")]
     Cuda,

@@ -132,7 +132,10 @@ async fn an_engine_whose_states_are_not_finite_is_replaced_and_its_pod_stays() {
     })
     .await;
     assert_eq!(pod.process("serve").await, serve);
-    assert!(dapi.taken_nonces().is_empty(), "nothing of a batch that is not finite leaves");
+    assert!(
+        dapi.taken_nonces().is_empty(),
+        "nothing of a batch that is not finite leaves"
+    );
 }
 
 /// An engine by itself.

@@ -1,7 +1,8 @@
 //! Every reason for which a spec is not acted upon, one by one and together; what runs is left alone.
 
 use crds::model_deployment::{
-    Device, EngineKind, EnvVar, ExposureKind, ModelDeploymentSpec, OverlayMount, OverlayVolume, PodOverlay, VolumeKind,
+    Device, Dtype, EngineKind, EnvVar, ExposureKind, ModelDeploymentSpec, OverlayMount, OverlayVolume, PodOverlay,
+    VolumeKind,
 };
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -22,7 +23,7 @@ fn quantities(entries: &[(&str, &str)]) -> std::collections::BTreeMap<String, Qu
 
 type Spoil = fn(&mut ModelDeploymentSpec);
 
-const SPOILS: [(Spoil, &str); 16] = [
+const SPOILS: [(Spoil, &str); 17] = [
     (
         |spec| spec.engine.kind = EngineKind::Vllm,
         "spec.engine.type: VLLM comes later",
@@ -42,10 +43,19 @@ const SPOILS: [(Spoil, &str); 16] = [
     ),
     (
         |spec| {
-            spec.engine.native.as_mut().expect("it is native").device = Device::Cuda;
+            let native = spec.engine.native.as_mut().expect("it is native");
+            (native.device, native.dtype) = (Device::Cuda, Dtype::Bf16);
             spec.gpus_per_replica = 0;
         },
-        "spec.gpusPerReplica: device CUDA needs at least 1",
+        "spec.gpusPerReplica: device CUDA needs 1 for each replica",
+    ),
+    (
+        |spec| {
+            let native = spec.engine.native.as_mut().expect("it is native");
+            (native.device, native.dtype) = (Device::Cuda, Dtype::F32);
+            spec.gpus_per_replica = 1;
+        },
+        "spec.engine.native.dtype: device CUDA computes in BF16",
     ),
     (
         |spec| spec.model.repository = Some("org/weights".to_owned()),

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::labels;
-use crds::model_deployment::{ModelDeploymentSpec, NativeEngine, OverlayVolume, VolumeKind};
+use crds::model_deployment::{Device, ModelDeploymentSpec, NativeEngine, OverlayVolume, VolumeKind};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -327,6 +327,10 @@ fn command(seen: &Observed) -> Vec<String> {
     flag("scheme", native.scheme.clone());
     flag("device", native.device.to_string());
     flag("dtype", native.dtype.to_string());
+    if native.device == Device::Cuda {
+        // `slot` links everything statically and can load no driver.
+        flag("engine-binary", "/usr/bin/node-agent".to_owned());
+    }
     if native.max_nonces_per_second > 0 {
         flag("max-nonces-per-second", native.max_nonces_per_second.to_string());
     }

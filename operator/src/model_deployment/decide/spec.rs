@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crds::conditions::Reason;
-use crds::model_deployment::{Device, EngineKind, ExposureKind, PodOverlay};
+use crds::model_deployment::{Device, Dtype, EngineKind, ExposureKind, PodOverlay};
 
 use super::revision;
 use crate::model_deployment::observed::Observed;
@@ -92,8 +92,13 @@ fn engine(seen: &Observed, problems: &mut Vec<String>) {
             native.scheme
         ));
     }
-    if native.device == Device::Cuda && spec.gpus_per_replica == 0 {
-        problems.push("spec.gpusPerReplica: device CUDA needs at least 1".to_owned());
+    if native.device == Device::Cuda {
+        if spec.gpus_per_replica != 1 {
+            problems.push("spec.gpusPerReplica: device CUDA needs 1 for each replica, no fewer and no more".to_owned());
+        }
+        if native.dtype != Dtype::Bf16 {
+            problems.push("spec.engine.native.dtype: device CUDA computes in BF16".to_owned());
+        }
     }
     if revision::weights(seen).is_none() {
         problems.push(
