@@ -240,3 +240,61 @@ impl States {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::v1::{Resume, RoundProgress, RoundState};
+
+    use super::*;
+
+    fn in_exam(generated: u64, accepted: u64, first_nonce_ms: i64) -> SlotReport {
+        SlotReport {
+            key: Some(SlotKey {
+                pod_uid: "p".to_owned(),
+                ..SlotKey::default()
+            }),
+            backends_ready: 1,
+            backends_expected: 1,
+            round: Some(RoundProgress {
+                height: 100,
+                state: RoundState::Generating.into(),
+                first_nonce_ms,
+                generated,
+                accepted,
+                next: vec![Resume {
+                    group: 0,
+                    next_index: accepted,
+                }],
+                ..RoundProgress::default()
+            }),
+            ..SlotReport::default()
+        }
+    }
+
+    #[test]
+    fn nonces_of_a_round_wake_nobody_after_the_first() {
+        let board = Board::default();
+        let deployment = ObjectRef::new("tiny").within("gonka");
+        let target = Target {
+            pod_uid: "p".to_owned(),
+            address: "10.0.0.1".to_owned(),
+            deployment: deployment.clone(),
+            deployment_uid: "d".to_owned(),
+            node_id: None,
+            slot: 0,
+            generation: 1,
+        };
+        let mut states = States::default();
+        states.follow(&board, &deployment, vec![target], 0);
+        let mut hear = |report, at| states.hear(&board, "p", None, (report, at));
+        assert!(hear(in_exam(0, 0, 0), 1_000), "a round begins");
+        assert!(hear(in_exam(4, 0, 1_500), 2_000), "its first nonce is there");
+        for second in 3_u64..10 {
+            let report = in_exam(4 * second, 2 * second, 1_500);
+            assert!(!hear(report, 1_000 * second.cast_signed()), "after {second} s");
+        }
+        let mut lost = in_exam(60, 30, 1_500);
+        lost.backends_ready = 0;
+        assert!(hear(lost, 10_000), "an engine is lost");
+    }
+}

@@ -62,6 +62,41 @@ pub fn unless_covered<K: Serialize>(observed: Option<&K>, desired: Object) -> Op
     (!unchanged).then_some(Change::Apply(desired))
 }
 
+/// Metadata says what is desired to the letter, beside what others set. False: not to the letter, or something is desired that
+/// this does not look at.
+pub fn is_same_metadata(observed: &ObjectMeta, desired: &ObjectMeta) -> bool {
+    let ObjectMeta {
+        annotations,
+        labels,
+        name,
+        namespace,
+        owner_references,
+        creation_timestamp: None,
+        deletion_grace_period_seconds: None,
+        deletion_timestamp: None,
+        finalizers: None,
+        generate_name: None,
+        generation: None,
+        managed_fields: None,
+        resource_version: None,
+        self_link: None,
+        uid: None,
+    } = desired
+    else {
+        return false;
+    };
+    observed.name == *name
+        && observed.namespace == *namespace
+        && observed.owner_references == *owner_references
+        && has(observed.labels.as_ref(), labels.as_ref())
+        && has(observed.annotations.as_ref(), annotations.as_ref())
+}
+
+fn has(observed: Option<&BTreeMap<String, String>>, desired: Option<&BTreeMap<String, String>>) -> bool {
+    let mut wanted = desired.into_iter().flatten();
+    wanted.all(|(key, want)| observed.and_then(|observed| observed.get(key)) == Some(want))
+}
+
 /// An Event about the deployment.
 pub fn notice(seen: &Observed, warning: bool, reason: &str, note: String) -> Change {
     Change::Event(Notice {
@@ -77,4 +112,71 @@ pub fn notice(seen: &Observed, warning: bool, reason: &str, note: String) -> Cha
         reason: reason.to_owned(),
         note,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(entries: &[(&str, &str)]) -> Option<BTreeMap<String, String>> {
+        Some(
+            entries
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+        )
+    }
+
+    fn ours() -> ObjectMeta {
+        ObjectMeta {
+            name: Some("slot-tiny-0".to_owned()),
+            namespace: Some("gonka".to_owned()),
+            labels: map(&[("a", "1")]),
+            annotations: map(&[("g", "7")]),
+            owner_references: Some(vec![OwnerReference {
+                uid: "d".to_owned(),
+                ..OwnerReference::default()
+            }]),
+            ..ObjectMeta::default()
+        }
+    }
+
+    #[test]
+    fn metadata_is_the_same_whatever_others_add_and_another_when_anything_of_ours_is() {
+        let theirs = ObjectMeta {
+            uid: Some("u".to_owned()),
+            resource_version: Some("5".to_owned()),
+            labels: map(&[("a", "1"), ("theirs", "x")]),
+            annotations: map(&[("g", "7"), ("theirs", "x")]),
+            ..ours()
+        };
+        assert!(is_same_metadata(&theirs, &ours()));
+        let changes: [fn(&mut ObjectMeta); 7] = [
+            |meta| meta.name = None,
+            |meta| meta.namespace = Some("other".to_owned()),
+            |meta| meta.labels = map(&[("a", "2")]),
+            |meta| meta.labels = None,
+            |meta| meta.annotations = map(&[("theirs", "x")]),
+            |meta| meta.owner_references = None,
+            |meta| {
+                meta.owner_references
+                    .iter_mut()
+                    .flatten()
+                    .for_each(|owner| owner.uid = "e".to_owned())
+            },
+        ];
+        for (place, change) in changes.iter().enumerate() {
+            let mut observed = theirs.clone();
+            change(&mut observed);
+            assert!(!is_same_metadata(&observed, &ours()), "change {place}");
+        }
+        let more = ObjectMeta {
+            finalizers: Some(vec!["f".to_owned()]),
+            ..ours()
+        };
+        assert!(
+            !is_same_metadata(&theirs, &more),
+            "what is not looked at is asked of the JSON"
+        );
+    }
 }

@@ -16,10 +16,30 @@ pub fn changes(seen: &Observed, slots: impl Iterator<Item = i32>) -> Vec<Change>
     slots
         .filter_map(|slot| {
             let desired = service(seen, slot);
-            let name = desired.metadata.name.clone().unwrap_or_default();
-            objects::unless_covered(seen.services.get(&name), Object::of(&desired))
+            let name = desired.metadata.name.as_deref().unwrap_or_default();
+            let observed = seen.services.get(name);
+            if observed.is_some_and(|observed| is_the_same(observed, &desired)) {
+                return None;
+            }
+            objects::unless_covered(observed, Object::of(&desired))
         })
         .collect()
+}
+
+/// It says what is desired to the letter, as almost always: nothing has to be serialised to see that it is covered.
+fn is_the_same(observed: &Service, desired: &Service) -> bool {
+    let (Some(have), Some(want)) = (&observed.spec, &desired.spec) else {
+        return false;
+    };
+    let wanted = ServiceSpec {
+        type_: want.type_.clone(),
+        ports: want.ports.clone(),
+        ..ServiceSpec::default()
+    };
+    *want == wanted
+        && have.type_ == want.type_
+        && have.ports == want.ports
+        && objects::is_same_metadata(&observed.metadata, &desired.metadata)
 }
 
 /// Address of a slot's Service; absent until it has one.

@@ -13,8 +13,20 @@ use crate::model_deployment::observed::Observed;
 /// The slice's write, when it differs from `assignment`.
 pub fn change(world: &World<'_>, slot: i32, assignment: &Assignment) -> Option<Change> {
     let desired = slice(world, slot, assignment);
-    let name = desired.metadata.name.clone().unwrap_or_default();
-    objects::unless_covered(world.seen.slices.get(&name), Object::of(&desired))
+    let name = desired.metadata.name.as_deref().unwrap_or_default();
+    let observed = world.seen.slices.get(name);
+    if observed.is_some_and(|observed| is_the_same(observed, &desired)) {
+        return None;
+    }
+    objects::unless_covered(observed, Object::of(&desired))
+}
+
+/// It says what is desired to the letter, as almost always: nothing has to be serialised to see that it is covered.
+fn is_the_same(observed: &EndpointSlice, desired: &EndpointSlice) -> bool {
+    observed.address_type == desired.address_type
+        && observed.endpoints == desired.endpoints
+        && observed.ports == desired.ports
+        && objects::is_same_metadata(&observed.metadata, &desired.metadata)
 }
 
 fn slice(world: &World<'_>, slot: i32, assignment: &Assignment) -> EndpointSlice {

@@ -136,6 +136,7 @@ pub fn significant(report: &SlotReport) -> Live {
     let mut live = of_report(report);
     if let Some(round) = &mut live.round {
         round.next = BTreeMap::new();
+        round.waiting = 0;
         round.first_nonce_ms = round.first_nonce_ms.min(1);
     }
     live
