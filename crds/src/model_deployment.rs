@@ -197,7 +197,9 @@ pub struct NativeEngine {
     #[serde(default = "default_scheme")]
     #[schemars(length(min = 1, max = 63))]
     pub scheme: String,
-    /// Where it computes. Default `CPU`.
+    /// Where it computes. Default `CPU`. `CUDA` is an NVIDIA GPU, one for each replica (`gpusPerReplica: 1`, `dtype: BF16`), and dense Qwen3- or
+    /// Llama-shaped models; the slot's image then needs cuBLASLt of CUDA 13 and `/usr/bin/node-agent`, the machine driver 580 or newer. A change
+    /// is a rollout.
     #[serde(default)]
     pub device: Device,
     /// Arithmetic of the model. Default `F32`.
@@ -221,8 +223,7 @@ pub enum Device {
     #[serde(rename = "CPU")]
     #[strum(serialize = "CPU")]
     Cpu,
-    /// An NVIDIA GPU, one for each replica; dense Qwen3- and Llama-shaped models, `dtype: BF16`. The slot's image needs cuBLASLt of CUDA 13 and
-    /// `/usr/bin/node-agent`; the machine needs driver 580 or newer.
+    /// An NVIDIA GPU.
     #[serde(rename = "CUDA")]
     #[strum(serialize = "CUDA")]
     Cuda,

@@ -118,21 +118,19 @@ pub fn notice(seen: &Observed, warning: bool, reason: &str, note: String) -> Cha
 mod tests {
     use super::*;
 
-    fn map(entries: &[(&str, &str)]) -> Option<BTreeMap<String, String>> {
-        Some(
-            entries
-                .iter()
-                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-                .collect(),
-        )
+    fn map(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
+        entries
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     fn ours() -> ObjectMeta {
         ObjectMeta {
             name: Some("slot-tiny-0".to_owned()),
             namespace: Some("gonka".to_owned()),
-            labels: map(&[("a", "1")]),
-            annotations: map(&[("g", "7")]),
+            labels: Some(map(&[("a", "1")])),
+            annotations: Some(map(&[("g", "7")])),
             owner_references: Some(vec![OwnerReference {
                 uid: "d".to_owned(),
                 ..OwnerReference::default()
@@ -146,23 +144,23 @@ mod tests {
         let theirs = ObjectMeta {
             uid: Some("u".to_owned()),
             resource_version: Some("5".to_owned()),
-            labels: map(&[("a", "1"), ("theirs", "x")]),
-            annotations: map(&[("g", "7"), ("theirs", "x")]),
+            labels: Some(map(&[("a", "1"), ("theirs", "x")])),
+            annotations: Some(map(&[("g", "7"), ("theirs", "x")])),
             ..ours()
         };
         assert!(is_same_metadata(&theirs, &ours()));
         let changes: [fn(&mut ObjectMeta); 7] = [
             |meta| meta.name = None,
             |meta| meta.namespace = Some("other".to_owned()),
-            |meta| meta.labels = map(&[("a", "2")]),
+            |meta| meta.labels = Some(map(&[("a", "2")])),
             |meta| meta.labels = None,
-            |meta| meta.annotations = map(&[("theirs", "x")]),
+            |meta| meta.annotations = Some(map(&[("theirs", "x")])),
             |meta| meta.owner_references = None,
             |meta| {
                 meta.owner_references
                     .iter_mut()
                     .flatten()
-                    .for_each(|owner| owner.uid = "e".to_owned())
+                    .for_each(|owner| owner.uid = "e".to_owned());
             },
         ];
         for (place, change) in changes.iter().enumerate() {
