@@ -10,7 +10,7 @@ SOAK_EPOCHS ?= 10000
 SOAK_LIVES ?= 50
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: help setup build images demo down test test-full soak soak-virtual gpu-test bench fmt lint deny unit vectors mutants verifier nvml charts e2e sprint protection moments grid crashes generate
+.PHONY: help setup build images demo down test test-full soak soak-virtual gpu-test bench fmt lint deny unit vectors mutants verifier nvml cubins charts e2e sprint protection moments grid crashes generate
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | column -t -s $$'\t'
@@ -29,10 +29,10 @@ down: ## Stop what `make demo` left up
 # --- tiers
 
 test: setup ## What CI runs: everything that needs no GPU, at most 60 minutes cold on 2 cores
-	ci/suites.sh fmt deny lint unit vectors mutants verifier nvml charts e2e sprint protection moments
+	ci/suites.sh fmt deny lint unit vectors mutants verifier nvml cubins charts e2e sprint protection moments
 
 test-full: setup ## `test`, each crate alone, everything that may die at every moment of a Sprint, the operator at every write
-	ci/suites.sh fmt deny lint unit vectors mutants verifier nvml charts e2e sprint alone grid crashes
+	ci/suites.sh fmt deny lint unit vectors mutants verifier nvml cubins charts e2e sprint alone grid crashes
 
 soak: setup soak-virtual ## 10,000 epochs in virtual time, then Sprint after Sprint for an hour on a cluster; fails when any exam lost anything there
 	ci/images.sh
@@ -43,8 +43,9 @@ soak-virtual: ## SOAK_EPOCHS epochs with stories in virtual time, in SOAK_LIVES 
 	$(CARGO) run --release -p virtual-fleet -- run --seed $(SOAK_SEED) --epochs $(SOAK_EPOCHS) --lives $(SOAK_LIVES) --moments 100
 	$(CARGO) run --release -p virtual-fleet -- run --seed $(SOAK_SEED) --month
 
-gpu-test: ## What needs an NVIDIA GPU
-	$(CARGO) test -p kernels -p node-agent -- --ignored gpu
+gpu-test: ## The tests of the GPU on a GPU: vectors, reference, repeatability, memory
+	$(CARGO) test -p kernels --test gpu -- --ignored --test-threads=1 gpu_
+	$(CARGO) run --release -p kernels --bin poc-vectors -- --engine cuda kernels/vectors
 
 bench: ## How cost grows with the fleet: ratios, in one run
 	$(CARGO) bench --profile dev --workspace --exclude crds --bench growth
@@ -79,6 +80,9 @@ verifier: ## The independent verifier: its own tests and the vectors
 nvml: ## The simulated NVML library
 	$(MAKE) -C e2e/simulated-nvml OUT="$(CURDIR)/target/simulated-nvml" test
 
+cubins: ## The CUDA kernels compile to what is checked in, without spills and with tensor cores (no GPU needed)
+	ci/cubins.sh --check
+
 charts: ## Charts: lint and rendering (needs the cluster's helm)
 	ci/charts.sh
 
@@ -101,5 +105,6 @@ crashes: setup ## The operator killed at every write, with old lists and lost ev
 	CRASHES_FULL=1 UPDATE_GENERATED=1 ci/e2e.sh crashes
 
 generate: ## Rewrite every generated file
+	ci/cubins.sh
 	UPDATE_GENERATED=1 $(CARGO) test -p crds -p proto -p e2e -p node-agent --test generated
 	UPDATE_GENERATED=1 $(CARGO) test -p network-simulator --test virtual_time every_machine
