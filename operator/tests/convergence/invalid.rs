@@ -50,14 +50,6 @@ const SPOILS: [(Spoil, &str); 17] = [
         "spec.gpusPerReplica: device CUDA needs 1 for each replica",
     ),
     (
-        |spec| {
-            let native = spec.engine.native.as_mut().expect("it is native");
-            (native.device, native.dtype) = (Device::Cuda, Dtype::F32);
-            spec.gpus_per_replica = 1;
-        },
-        "spec.engine.native.dtype: device CUDA computes in BF16",
-    ),
-    (
         |spec| spec.model.repository = Some("org/weights".to_owned()),
         "spec.model: a Native engine downloads nothing",
     ),
@@ -131,6 +123,14 @@ const SPOILS: [(Spoil, &str); 17] = [
             });
         },
         "spec.podOverlay.volumeMounts: there is no volume none",
+    ),
+    (
+        |spec| {
+            let native = spec.engine.native.as_mut().expect("it is native");
+            (native.device, native.dtype) = (Device::Cuda, Dtype::F32);
+            spec.gpus_per_replica = 1;
+        },
+        "spec.engine.native.dtype: device CUDA computes in BF16",
     ),
 ];
 
