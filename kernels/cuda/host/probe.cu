@@ -18,6 +18,37 @@ KERNEL probe_normals(float* out, uint32_t seed, uint32_t half) {
     }
 }
 
+// A digest of all the generator can ask for: logarithm, sine and cosine of every uniform, in the order of kernels/src/elementary.rs.
+KERNEL probe_every_uniform(uint64_t* result) {
+    __shared__ Point points[POINTS];
+    load_points(points);
+    __syncthreads();
+    if (threadIdx.x != 0) {
+        return;
+    }
+    uint64_t digest = 0, count = 0;
+    const auto add = [&](uint64_t word) {
+        digest = (digest ^ word) * 0x9e3779b97f4a7c15ull;
+        digest = digest << 29 | digest >> 35;
+    };
+    const auto visit = [&](float hash) {
+        const float uniform = __fmul_rn(hash, 0x1p-32f);
+        float sine, cosine;
+        sine_cosine(__fmul_rn(6.28318530717958647692f, uniform), sine, cosine);
+        add(static_cast<uint64_t>(__float_as_uint(sine)) << 32 | __float_as_uint(cosine));
+        add(__float_as_uint(natural_logarithm(fmaxf(uniform, 1e-10f), points)));
+        ++count;
+    };
+    for (uint32_t hash = 0; hash <= 1u << 24; ++hash) {
+        visit(__uint2float_rn(hash));
+    }
+    for (uint32_t bits = 0x4b800001u; bits <= 0x4f800000u; ++bits) {
+        visit(__uint_as_float(bits));
+    }
+    result[0] = count;
+    result[1] = digest;
+}
+
 KERNEL probe_barrier_missed_by_some() {
     if (threadIdx.x != 7) {
         __syncthreads();
@@ -70,6 +101,7 @@ KERNEL probe_race(uint32_t* out) {
 }
 
 EMULATED(probe_normals, WARP, THREADS)
+EMULATED(probe_every_uniform, WARP, THREADS)
 EMULATED(probe_barrier_missed_by_some, WARP, THREADS)
 EMULATED(probe_warp_apart, WARP, THREADS)
 EMULATED(probe_lane_gone, WARP, THREADS)

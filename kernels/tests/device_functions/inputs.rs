@@ -63,6 +63,14 @@ fn normals_are_the_generators_to_the_last_bit_of_single_precision() {
     }
 }
 
+/// All the generator can ask for: the count and the digest are those of `kernels/src/elementary.rs`, whose test takes them in the same order.
+#[test]
+fn every_uniform_gives_the_references_logarithm_sine_and_cosine_to_the_bit() {
+    let out = Buffer::new(&[0_u64; 2]);
+    launch("probe_every_uniform", Shape([1, 1, 1], 32, 0), &[&out]);
+    assert_eq!(out[..], [83_886_081, 0xe442_90dd_c636_6b90]);
+}
+
 /// A seed for which a hash of one of the indices is as wanted: over all seeds the hashes of an index are all numbers there are.
 fn seed_of(indices: Range<u32>, wanted: fn(u32) -> bool) -> u32 {
     (0..u32::MAX)
