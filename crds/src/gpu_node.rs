@@ -221,6 +221,23 @@ pub struct MaintenanceStatus {
     /// Place in the queue, 1 = next. Absent once released.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_position: Option<i32>,
+    /// Generation of the spec that this answers. One edit later the wish is the same one; where two or more came between, it may
+    /// have been withdrawn and made again, and a machine that was `Released` is asked for anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+}
+
+/// The stage as it is for the wish at hand. A leave is of the wish that it was given to. Nobody can withdraw a wish and make it again
+/// in one edit, and nobody who looked in between took two edits for one: so a leave outlives every single edit of the spec, whatever
+/// it is about, and ends where more than one went unseen. Somebody may be at work then; asked anew, a machine without slots is
+/// released again at once between exams.
+pub fn stage_now(answer: &MaintenanceStatus, wish: &Maintenance, generation: Option<i64>) -> MaintenanceStage {
+    let edits = generation.zip(answer.observed_generation).map(|(now, then)| now - then);
+    let renewed = wish.state == MaintenanceState::Requested && edits.is_some_and(|edits| edits > 1);
+    match answer.state {
+        MaintenanceStage::Released if renewed => MaintenanceStage::Waiting,
+        stage => stage,
+    }
 }
 
 /// Stages of a maintenance.

@@ -14,6 +14,7 @@ pub mod hours;
 pub mod observe;
 pub mod observed;
 pub mod queue;
+pub mod room;
 pub mod settled;
 pub mod switches;
 

@@ -17,6 +17,8 @@ mod goldens;
 mod invalid;
 #[path = "convergence/lost.rs"]
 mod lost;
+#[path = "convergence/replaced.rs"]
+mod replaced;
 #[path = "convergence/rollouts.rs"]
 mod rollouts;
 #[path = "convergence/spareless.rs"]

@@ -244,6 +244,10 @@ impl Objects for Caches {
         of(&self.pods, deployment)
     }
 
+    fn all_pods(&self) -> Vec<Arc<Pod>> {
+        self.pods.values().cloned().collect()
+    }
+
     fn services(&self, deployment: &ModelDeployment) -> Vec<Arc<Service>> {
         of(&self.services, deployment)
     }

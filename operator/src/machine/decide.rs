@@ -119,7 +119,12 @@ fn answer(observed: &Observed, name: &str, machine: &Machine, turn: Option<&Turn
         return Vec::new();
     };
     let before = gpu_node.answer.as_ref();
-    let after = turn.map(|turn| status(observed.now_ms, before, turn));
+    // What another wish was answered is not carried on.
+    let same_wish = before.filter(|answer| Some(answer.state) == machine.stage());
+    let after = turn.map(|turn| MaintenanceStatus {
+        observed_generation: gpu_node.generation,
+        ..status(observed.now_ms, same_wish, turn)
+    });
     if before == after.as_ref() {
         return Vec::new();
     }
@@ -151,6 +156,7 @@ fn status(now_ms: i64, before: Option<&MaintenanceStatus>, turn: &Turn) -> Maint
         since_time: same.map_or(now, |answer| answer.since_time.clone()),
         expected_release_time: steady.or(expected),
         queue_position: turn.position,
+        observed_generation: None,
     }
 }
 

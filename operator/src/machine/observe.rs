@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crds::gpu_node::MaintenanceStage;
+use crds::gpu_node::{MaintenanceStage, NodeEnrollment};
 use crds::labels;
 use crds::model_deployment::{SlotState, SlotStatus, SpareState};
 use crds::{GonkaHost, GpuNode, ModelDeployment, SprintSchedule};
@@ -13,6 +13,7 @@ use kube::ResourceExt as _;
 use kube::api::DynamicObject;
 
 use super::observed::{Deployment, GpuNodeSeen, HealthCheck, Host, Machine, NodeSeen, Observed, PodHere};
+use super::room;
 use super::switches::{Place, SWITCHES};
 use crate::facts::Facts;
 use crate::gate::host::{self, Part};
@@ -83,10 +84,12 @@ pub fn assemble(lists: &Lists, facts: &dyn Fn(&str) -> Arc<Facts>, now_ms: i64) 
     for machine in machines.values_mut() {
         machine.pods.sort_by(|one, other| one.name.cmp(&other.name));
     }
-    let deployments = lists
-        .deployments
-        .iter()
-        .map(|object| (key(object.as_ref()), deployment(object)));
+    let wished = machines.values().any(|machine| machine.is_wished_for(now_ms));
+    let deployments = lists.deployments.iter().map(|object| {
+        let mut seen = deployment(object);
+        seen.is_full = wished && is_full(lists, object, &machines, now_ms);
+        (key(object.as_ref()), seen)
+    });
     let deployments: BTreeMap<String, Deployment> = deployments.collect();
     let hosts = lists
         .hosts
@@ -107,7 +110,7 @@ fn key<K: kube::Resource>(object: &K) -> String {
 }
 
 /// A pod that ended runs nothing; one that is being deleted still does.
-fn has_not_ended(pod: &Pod) -> bool {
+pub(super) fn has_not_ended(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     !matches!(phase, Some("Succeeded" | "Failed"))
 }
@@ -163,6 +166,7 @@ fn node_seen(node: &Node, keys: &BTreeSet<&str>) -> NodeSeen {
 fn gpu_node_seen(gpu_node: &GpuNode) -> GpuNodeSeen {
     GpuNodeSeen {
         uid: gpu_node.uid().unwrap_or_default(),
+        generation: gpu_node.metadata.generation,
         wish: gpu_node.spec.maintenance.clone(),
         answer: gpu_node.status.as_ref().and_then(|status| status.maintenance.clone()),
     }
@@ -204,8 +208,29 @@ fn deployment(object: &ModelDeployment) -> Deployment {
             .filter(|spare| spare.state == SpareState::Ready)
             .filter_map(|spare| spare.node_name.clone())
             .collect(),
+        is_full: false,
         weights: host::weights(object),
     }
+}
+
+/// No machine that stays has GPUs left for one more pod of the deployment.
+fn is_full(lists: &Lists, object: &ModelDeployment, machines: &BTreeMap<String, Machine>, now_ms: i64) -> bool {
+    let excluded = |name: &str| {
+        let mut excluded = lists.gpu_nodes.iter();
+        excluded.any(|gpu_node| gpu_node.name_any() == name && gpu_node.spec.enrollment == NodeEnrollment::Excluded)
+    };
+    let (wanted, selector) = (room::of_pod(&object.spec), &object.spec.placement.node_selector);
+    !lists.nodes.iter().any(|node| {
+        let name = node.name_any();
+        let stays = machines.get(&name).is_some_and(|machine| {
+            let ready = machine.node.as_ref().is_some_and(|node| node.ready);
+            ready && machine.gpu_node.is_some() && !machine.is_wished_for(now_ms)
+        });
+        stays
+            && !excluded(&name)
+            && room::takes(node, selector)
+            && room::left(node, &lists.pods).is_none_or(|left| left >= wanted)
+    })
 }
 
 fn host_seen(

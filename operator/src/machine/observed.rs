@@ -60,6 +60,8 @@ pub struct NodeSeen {
 pub struct GpuNodeSeen {
     /// UID.
     pub uid: String,
+    /// `metadata.generation`: every edit of the spec makes it one more.
+    pub generation: Option<i64>,
     /// What a person wishes.
     pub wish: Maintenance,
     /// What was answered last.
@@ -90,6 +92,8 @@ pub struct Deployment {
     pub domain_key: String,
     /// Machines of its rehearsed spares, one entry per spare.
     pub spares: Vec<String>,
+    /// Somebody wishes to work on a machine, and no machine that stays has GPUs left for one more pod.
+    pub is_full: bool,
     /// Weight of each slot, in units that compare within the host.
     pub weights: BTreeMap<i32, i64>,
 }
@@ -133,10 +137,7 @@ impl Machine {
             return true;
         }
         let Some(gpu_node) = &self.gpu_node else { return false };
-        let granted = gpu_node
-            .answer
-            .as_ref()
-            .is_some_and(|answer| answer.state == MaintenanceStage::Released);
+        let granted = self.stage() == Some(MaintenanceStage::Released);
         let lapsed = gpu_node
             .wish
             .not_after_time
@@ -145,9 +146,25 @@ impl Machine {
         gpu_node.wish.state == MaintenanceState::Requested && (granted || !lapsed)
     }
 
-    /// The stage that was answered last.
+    /// The stage that was answered last, to the wish at hand: one that was withdrawn and made again waits like any other.
     pub fn stage(&self) -> Option<crds::gpu_node::MaintenanceStage> {
-        self.gpu_node.as_ref()?.answer.as_ref().map(|answer| answer.state)
+        let answer = self.answer()?;
+        Some(crds::gpu_node::stage_now(
+            answer,
+            &self.gpu_node.as_ref()?.wish,
+            self.generation(),
+        ))
+    }
+
+    /// What was answered last.
+    pub fn answer(&self) -> Option<&MaintenanceStatus> {
+        self.gpu_node.as_ref()?.answer.as_ref()
+    }
+
+    /// Somebody cordoned it, which is a wish of its own: an edit of the GpuNode does not withdraw it.
+    fn generation(&self) -> Option<i64> {
+        let cordoned = self.node.as_ref().is_some_and(|node| node.unschedulable);
+        self.gpu_node.as_ref()?.generation.filter(|_| !cordoned)
     }
 
     /// Failure domain; the machine's own name where the label is missing.

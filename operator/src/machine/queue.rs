@@ -93,8 +93,9 @@ fn released() -> Turn {
 }
 
 fn since(machine: &Machine, now_ms: i64) -> i64 {
-    let answer = machine.gpu_node.as_ref().and_then(|gpu_node| gpu_node.answer.as_ref());
-    answer.map_or(now_ms, |answer| answer.since_time.0.as_millisecond())
+    machine
+        .answer()
+        .map_or(now_ms, |answer| answer.since_time.0.as_millisecond())
 }
 
 fn minutes(machine: &Machine) -> i32 {
@@ -109,7 +110,7 @@ fn millis(machine: &Machine) -> i64 {
 }
 
 fn place<'a>(observed: &Observed, name: &'a str, machine: &Machine) -> Place<'a> {
-    let answer = machine.gpu_node.as_ref().and_then(|gpu_node| gpu_node.answer.as_ref());
+    let answer = machine.answer().filter(|answer| Some(answer.state) == machine.stage());
     Place {
         timing: Timing::Any,
         slots: machine.pods.iter().filter(|pod| pod.slot.is_some()).count(),
@@ -243,8 +244,9 @@ impl Queue<'_> {
             Ok(()) => Next::Release,
             Err(Next::Wait { message, from_ms }) => Next::Wait {
                 message: format!(
-                    "no rehearsed spare elsewhere for slots of {}; released with them: {message}",
-                    bare.into_iter().collect::<Vec<_>>().join(", ")
+                    "no rehearsed spare elsewhere for slots of {}{}; released with them: {message}",
+                    bare.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
+                    self.why_none(&bare)
                 ),
                 from_ms,
             },
@@ -270,6 +272,16 @@ impl Queue<'_> {
             })
             .cloned()
             .collect()
+    }
+
+    /// A spare that would leave with its slot is replaced elsewhere first, where there is room.
+    fn why_none(&self, bare: &BTreeSet<String>) -> &'static str {
+        let mut deployments = bare.iter().filter_map(|key| self.observed.deployments.get(key));
+        if deployments.any(|deployment| deployment.is_full) {
+            ", and no machine that stays has GPUs left for one"
+        } else {
+            ""
+        }
     }
 
     /// From the release until its slots are proven again.

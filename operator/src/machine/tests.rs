@@ -76,6 +76,7 @@ fn fleet(machines: usize, slots: usize) -> Observed {
         host: OURS.to_owned(),
         domain_key: "rack".to_owned(),
         spares: (slots..machines).map(name).collect(),
+        is_full: false,
         weights: (0..slots)
             .map(|slot| (i32::try_from(slot).expect("few"), 100))
             .collect(),
@@ -369,4 +370,87 @@ proptest! {
             prop_assert!(!fresh || weight * 10_000 <= 300 * slots.max(1), "{weight} of {slots} slots are out");
         }
     }
+}
+
+/// The spec as somebody edited it so many times.
+fn edited(observed: &mut Observed, name: &str, generation: i64) {
+    let gpu_node = observed
+        .machines
+        .get_mut(name)
+        .and_then(|machine| machine.gpu_node.as_mut());
+    gpu_node.expect("a machine").generation = Some(generation);
+}
+
+/// n2, without a slot, is released, and then an exam begins.
+fn released_before_an_exam() -> Observed {
+    let mut observed = fleet(3, 2);
+    wish(&mut observed, "n2");
+    edited(&mut observed, "n2", 2);
+    pass(&mut observed);
+    assert_eq!(stage(&observed, "n2"), Some(MaintenanceStage::Released));
+    chain(&mut observed, Window::Sprint, NEXT);
+    observed
+}
+
+#[test]
+fn a_leave_outlives_every_single_edit_of_the_spec() {
+    let mut observed = released_before_an_exam();
+    for generation in 3..10 {
+        edited(&mut observed, "n2", generation);
+        let decision = pass(&mut observed);
+        assert_eq!(stage(&observed, "n2"), Some(MaintenanceStage::Released), "{decision:?}");
+    }
+    let writes = decide(&observed).writes;
+    let status = |change: &Change| matches!(change, Change::Status(_));
+    assert!(!writes.values().flatten().any(status), "what was seen is on record");
+}
+
+#[test]
+fn a_wish_that_was_withdrawn_and_made_again_between_two_looks_is_asked_for_anew() {
+    let mut observed = released_before_an_exam();
+    edited(&mut observed, "n2", 4);
+    assert_eq!(stage(&observed, "n2"), Some(MaintenanceStage::Waiting));
+    observed.now_ms += 5_000;
+    pass(&mut observed);
+    assert_eq!(stage(&observed, "n2"), Some(MaintenanceStage::Waiting));
+    let answer = observed.machines["n2"].answer().expect("an answer").clone();
+    assert_eq!(
+        answer.requested_time.0.as_millisecond(),
+        NOW + 5_000,
+        "a new wish queues anew"
+    );
+    // Nothing stands between it and its release any more.
+    chain(&mut observed, Window::Amber, NEXT - 5_000);
+    pass(&mut observed);
+    assert_eq!(stage(&observed, "n2"), Some(MaintenanceStage::Released));
+}
+
+#[test]
+fn a_cordon_is_not_withdrawn_by_edits_of_the_gpu_node() {
+    let mut observed = released_before_an_exam();
+    let node = observed
+        .machines
+        .get_mut("n2")
+        .and_then(|machine| machine.node.as_mut());
+    node.expect("a Node").unschedulable = true;
+    edited(&mut observed, "n2", 6);
+    pass(&mut observed);
+    assert_eq!(stage(&observed, "n2"), Some(MaintenanceStage::Released));
+}
+
+#[test]
+fn a_wish_that_waits_for_a_spare_says_where_none_can_be_made() {
+    let mut observed = fleet(2, 2);
+    wish(&mut observed, "n0");
+    let message = turn(&observed, "n0").message;
+    assert!(!message.contains("GPUs left"), "{message}");
+    observed.deployments.get_mut(TINY).expect("a deployment").is_full = true;
+    let message = turn(&observed, "n0").message;
+    assert!(
+        message.starts_with(
+            "no rehearsed spare elsewhere for slots of gonka/tiny, and no machine that stays has GPUs left for one; \
+             released with them: "
+        ),
+        "{message}"
+    );
 }

@@ -176,6 +176,7 @@ pub fn assemble(
         trust_authorities: believed.authorities,
         golden,
         machines: BTreeMap::new(),
+        is_full: false,
         live: BTreeMap::new(),
         rounds: BTreeMap::new(),
         templates: BTreeMap::new(),
@@ -186,6 +187,7 @@ pub fn assemble(
     observed.exams = rollout::exams(&observed, || objects.runs(&namespace, &deployment.spec.host_ref.name));
     set_pods(&mut observed, &objects.pods(deployment));
     observed.machines = machines::all(objects, &observed);
+    observed.is_full = machines::are_full(objects, &observed);
     hear(surroundings, &mut observed);
     observed
 }

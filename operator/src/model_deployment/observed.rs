@@ -62,6 +62,9 @@ pub struct Observed {
     /// Machines by Node name.
     #[serde(default)]
     pub machines: BTreeMap<String, Machine>,
+    /// A slot is on a machine that somebody wants to work on, and no other has GPUs left for one more pod.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_full: bool,
     /// What slots report, by pod UID.
     #[serde(default)]
     pub live: BTreeMap<String, Live>,

@@ -171,6 +171,7 @@ impl Fleet {
             trust_authorities: Some("authorities\n".to_owned()),
             golden: operator::model_deployment::observed::GoldenSeen::None,
             machines: self.machines.clone(),
+            is_full: false,
             live,
             rounds: BTreeMap::new(),
             templates: self.templates(),

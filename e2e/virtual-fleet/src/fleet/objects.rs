@@ -33,7 +33,9 @@ pub fn make(ground: &mut Ground, door: &mut Door<'_>, plan: &Plan) {
         let since = time(now_ms);
         let ready = json!({"type": "Ready", "status": "True", "lastTransitionTime": since});
         let metadata = json!({"labels": labels, "annotations": annotations});
-        let node = json!({"metadata": metadata, "spec": {}, "status": {"conditions": [ready]}});
+        // A pod asks for one.
+        let gpus = json!({"nvidia.com/gpu": fleet.pods_per_machine.to_string()});
+        let node = json!({"metadata": metadata, "spec": {}, "status": {"conditions": [ready], "allocatable": gpus}});
         ground.store.make(Kind::Node, "", &name, node, now_ms);
         let protected = json!({"fleet.gonka.ai/protected": "true"});
         let gpu_node = json!({"metadata": {"labels": protected}, "spec": {}});

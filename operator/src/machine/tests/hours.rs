@@ -51,6 +51,7 @@ fn requested(observed: &mut Observed, name: &str, hours_ago: i64) {
         since_time: time,
         expected_release_time: None,
         queue_position: None,
+        observed_generation: None,
     });
 }
 

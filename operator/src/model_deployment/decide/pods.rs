@@ -1,7 +1,7 @@
 //! Which pods to make and which to delete. Nothing is deleted because something is absent or unknown, and never many at
 //! once without a person. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::conditions::Reason;
 
@@ -65,24 +65,31 @@ pub fn plan(world: &World<'_>, plan: &mut Plan) {
     let lost = health.values().filter(|health| **health == Health::Lost).count();
     // Many silent machines at once are an outage of ours, not of theirs: nothing is replaced, nothing forgotten.
     let believe_lost = lost <= breaker_limit(world.seen.pods.len());
-    let counted = health
-        .values()
-        .filter(|health| match health {
-            Health::Usable | Health::Starting => true,
-            Health::Lost => !believe_lost,
-            Health::Dead | Health::Leaving => false,
-        })
-        .count();
+    let counts = |health: &Health| match health {
+        Health::Usable | Health::Starting => true,
+        Health::Lost => !believe_lost,
+        Health::Dead | Health::Leaving => false,
+    };
+    let counted: BTreeSet<&String> = health
+        .iter()
+        .filter_map(|(name, health)| counts(health).then_some(*name))
+        .collect();
+    let kept = wanted + replacements(world, &holders, &counted, wanted);
+    let counted = counted.len();
     // A pod that starts before the keys are there trusts nobody until the kubelet looks again, a minute later.
     if world.knows_trust() {
-        plan.create = wanted.saturating_sub(counted).min(CREATE_AT_ONCE);
+        plan.create = if counted == wanted && kept > wanted && plan.moves.is_empty() && may_replace(world) {
+            kept - wanted
+        } else {
+            wanted.saturating_sub(counted).min(CREATE_AT_ONCE)
+        };
     }
     bury(world, plan, &holders, believe_lost);
     remake_for_other_machines(world, plan, &holders);
     let mut live = Vec::new();
-    if counted > wanted {
-        live = surplus(world, &holders, counted - wanted);
-    } else if counted == wanted {
+    if counted > kept {
+        live = surplus(world, &holders, counted - kept);
+    } else if counted >= wanted && plan.create == 0 {
         live = stale_spare(world, plan, &holders).into_iter().collect();
         if live.is_empty() {
             live.extend(release::next(world, plan));
@@ -92,6 +99,33 @@ pub fn plan(world: &World<'_>, plan: &mut Plan) {
     plan.breaker = world.contradiction.clone().map(|why| (Reason::ObjectsOlder, why));
     withhold_mass_deletion(world, plan, &mut live);
     plan.remove.extend(live);
+}
+
+/// Pods beyond those that are wanted, one at most: somebody wants to work on a machine with a slot, and whoever could take that over
+/// would have to leave with it. The replacement is made elsewhere first; what is one too many then goes once the slot has moved.
+fn replacements(
+    world: &World<'_>,
+    holders: &BTreeMap<String, i32>,
+    counted: &BTreeSet<&String>,
+    wanted: usize,
+) -> usize {
+    let goes = |name: &String| {
+        let pod = world.seen.pods.get(name);
+        pod.and_then(|pod| world.machine(pod))
+            .is_some_and(|machine| machine.leaving)
+    };
+    if world.seen.deployment.spec.spares <= 0 || !holders.keys().any(goes) {
+        return 0;
+    }
+    let stay_where_they_are = counted.iter().filter(|name| holders.contains_key(**name) || goes(name));
+    let with_one_elsewhere = stay_where_they_are.count() + 1;
+    with_one_elsewhere.saturating_sub(wanted).min(1)
+}
+
+/// A replacement is made where some machine has room for it, and where it may be proven before the next exam.
+fn may_replace(world: &World<'_>) -> bool {
+    let verdict = world.ask(ActionKind::Spare, world.spare_lead_millis());
+    !world.seen.is_full && matches!(verdict, Verdict::Allow { .. })
 }
 
 /// Pods that ended, and pods on machines lost for long: they run no engine that we could still lose.

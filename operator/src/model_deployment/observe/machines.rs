@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::GpuNode;
 use crds::conditions::ConditionType;
-use crds::gpu_node::{MaintenanceState, NodeEnrollment};
+use crds::gpu_node::{MaintenanceState, NodeEnrollment, stage_now};
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
 
 use super::Objects;
+use crate::machine::room;
 use crate::model_deployment::observed::{ClockFinding, Machine, Observed};
 
 /// Reads the machines that matter to the deployment.
@@ -41,6 +42,29 @@ pub fn all(objects: &impl Objects, observed: &Observed) -> BTreeMap<String, Mach
     machines
 }
 
+/// A slot is on a machine that leaves, and no machine that stays has room for one more pod. What room there is follows from Nodes and
+/// slot pods; of what else runs there, the scheduler knows.
+pub fn are_full(objects: &impl Objects, observed: &Observed) -> bool {
+    let placement = &observed.deployment.spec.placement;
+    let leaves = |name: &String| observed.machines.get(name).is_some_and(|machine| machine.leaving);
+    if !observed.pods.values().any(|pod| leaves(&pod.node_name)) {
+        return false;
+    }
+    let (wanted, pods) = (room::of_pod(&observed.deployment.spec), objects.all_pods());
+    let has_room = |gpu_node: &GpuNode| {
+        let name = gpu_node.name_any();
+        objects.node(&name).is_some_and(|node| {
+            let machine = seen(&node, Some(gpu_node), &placement.failure_domain_key, observed.now_ms);
+            machine.ready
+                && !machine.excluded
+                && !machine.leaving
+                && room::takes(&node, &placement.node_selector)
+                && room::left(&node, &pods).is_none_or(|left| left >= wanted)
+        })
+    };
+    !objects.gpu_nodes().iter().any(|gpu_node| has_room(gpu_node))
+}
+
 fn seen(node: &Node, gpu_node: Option<&GpuNode>, domain_key: &str, now_ms: i64) -> Machine {
     let name = node.name_any();
     let condition = node
@@ -55,9 +79,11 @@ fn seen(node: &Node, gpu_node: Option<&GpuNode>, domain_key: &str, now_ms: i64) 
         .and_then(|spec| spec.unschedulable)
         .unwrap_or_default();
     let spec = gpu_node.map(|gpu_node| gpu_node.spec.clone()).unwrap_or_default();
-    let stage = gpu_node
-        .and_then(|gpu_node| gpu_node.status.as_ref()?.maintenance.as_ref())
-        .map(|answer| answer.state);
+    let stage = gpu_node.and_then(|gpu_node| {
+        let answer = gpu_node.status.as_ref()?.maintenance.as_ref()?;
+        let generation = gpu_node.metadata.generation.filter(|_| !unschedulable);
+        Some(stage_now(answer, &gpu_node.spec.maintenance, generation))
+    });
     let (findings, clock_findings) = gpu_node.map(|gpu_node| findings(gpu_node, now_ms)).unwrap_or_default();
     Machine {
         ready,

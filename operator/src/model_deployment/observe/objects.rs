@@ -26,6 +26,8 @@ pub trait Objects {
     fn schedule(&self, name: &str) -> Option<Arc<SprintSchedule>>;
     /// Pods with the deployment's label.
     fn pods(&self, of: &ModelDeployment) -> Vec<Arc<Pod>>;
+    /// Slot pods of every deployment.
+    fn all_pods(&self) -> Vec<Arc<Pod>>;
     /// Slot Services with the deployment's label.
     fn services(&self, of: &ModelDeployment) -> Vec<Arc<Service>>;
     /// Slot EndpointSlices with the deployment's label.
@@ -129,6 +131,10 @@ impl Objects for Stores {
 
     fn pods(&self, of: &ModelDeployment) -> Vec<Arc<Pod>> {
         children(&self.pods, of)
+    }
+
+    fn all_pods(&self) -> Vec<Arc<Pod>> {
+        self.pods.state()
     }
 
     fn services(&self, of: &ModelDeployment) -> Vec<Arc<Service>> {
