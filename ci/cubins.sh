@@ -17,13 +17,24 @@ compiler=${CARGO_TARGET_DIR:-target}/cuda-compiler
 mkdir -p "$compiler"
 compiler=$(cd "$compiler" && pwd)
 
+# What was compiled: kept beside the result, so that a forgotten run shows also where no compiler can be had.
+of_sources() { (cd $sources && cat compiler.txt ./*.cu ./*.cuh | sha256sum | cut -d' ' -f1); }
+if [ -n "$check" ] && [ "$(of_sources)" != "$(cat $kept/sources.sha256)" ]; then
+    echo "cubins: $kept is of other sources: run ci/cubins.sh and commit" >&2
+    exit 1
+fi
+
 # The compiler, once for each list of pins.
 pins=$(sha256sum $sources/compiler.txt | cut -d' ' -f1)
 if [ "$(cat "$compiler/pins" 2>/dev/null)" != "$pins" ]; then
     rm -rf "$compiler"
     mkdir -p "$compiler"
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes --only-binary :all: \
-        --target "$compiler" -r $sources/compiler.txt
+    if ! python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes --only-binary :all: \
+        --target "$compiler" -r $sources/compiler.txt; then
+        [ -n "$check" ] || exit 1
+        echo "cubins: NOT COMPILED, the pinned compiler cannot be installed here; $kept is of these sources by its digest alone"
+        exit 0
+    fi
     echo "$pins" >"$compiler/pins"
 fi
 export PATH="$compiler/nvidia/cu13/bin:$PATH"
@@ -94,6 +105,7 @@ for source in $sources/*.cu; do
     done <"$built/$name.kernels"
 done
 rm -f "$built"/*.sass "$built"/*.log "$built"/*.kernels
+of_sources >"$built/sources.sha256"
 
 # Nothing of where or when: the same from a copy elsewhere.
 copy=$(mktemp -d)
@@ -106,7 +118,7 @@ for source in "$copy"/some/where/*.cu; do
     compile "$copy/some/where" "$(basename "$source" .cu)"
 done
 built=$first
-for file in "$built"/*; do
+for file in "$built"/*.cubin "$built"/*.ptx; do
     cmp -s "$file" "$copy/$(basename "$file")" || complain "$(basename "$file"): depends on where it is compiled"
 done
 

@@ -21,5 +21,5 @@ pub mod weights;
 pub use device::Device;
 pub use error::{Error, OLDEST_DRIVER};
 pub use round::CudaPrefillV2;
-pub use shape::{MAX_K_DIM, MAX_SEQ_LEN, Shape};
+pub use shape::{MAX_K_DIM, MAX_ROWS, MAX_SEQ_LEN, Shape};
 pub use weights::Layout;

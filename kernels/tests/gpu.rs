@@ -279,13 +279,13 @@ fn gpu_rounds_do_not_take_memory() {
 fn gpu_memory_that_does_not_suffice_is_named_and_nothing_stays() {
     let gpu = on_gpu("any", &config(64, (4, 2, 16), 64, 2), 1, 8);
     let before = gpu.free_bytes().expect("a number");
-    let shape = Shape::try_from(&config(4096, (32, 8, 128), 12_288, 1)).expect("a shape");
+    let shape = Shape::try_from(&config(4096, (32, 8, 128), 12_288, 2_000)).expect("a shape");
     let source = Grown {
         tag: TAG.into(),
         model: "any".into(),
     };
     let device = Box::new(Gpu::open(&Options::default()).expect("a device"));
-    let error = CudaPrefillV2::load(device, shape, &source, 60_000, 8192).expect_err("no GPU is so large");
+    let error = CudaPrefillV2::load(device, shape, &source, 4, 1024).expect_err("no GPU is so large");
     assert!(
         matches!(error, Error::Memory { needed, free } if needed > free),
         "{error}"

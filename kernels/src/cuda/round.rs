@@ -1,7 +1,7 @@
 //! The scheme over a device: weights resident, buffers and the recorded plan kept from round to round, two batches in flight.
 
 use super::{
-    Device, Error, Layout, MAX_K_DIM, MAX_SEQ_LEN, Shape,
+    Device, Error, Layout, MAX_K_DIM, MAX_ROWS, MAX_SEQ_LEN, Shape,
     device::Places,
     plan::{Batch, Buffer, Place, Plan, plan},
     weights::{Digest, Source},
@@ -182,7 +182,7 @@ impl Engine {
 
     fn batch(&self, seq_len: usize, k_dim: usize, segments: usize) -> Batch {
         Batch {
-            nonces: self.nonces,
+            nonces: self.nonces.min(MAX_ROWS / seq_len.max(1)).max(1),
             seq_len,
             k_dim,
             segments,

@@ -11,6 +11,8 @@ pub const MAX_HIDDEN: usize = 16_384;
 /// Longest sequence.
 pub const MAX_SEQ_LEN: usize = 8_192;
 
+/// Most rows of a batch, nonces times tokens: some kernels count them in the grid's second dimension.
+pub const MAX_ROWS: usize = 65_535;
 /// Most numbers of an artifact: one warp turns them.
 pub const MAX_K_DIM: usize = 32;
 
@@ -67,7 +69,8 @@ impl Shape {
         const SECONDS: f64 = 0.14;
         const RATE: f64 = 6e14;
         const MOST: f64 = 64.0;
-        (SECONDS * RATE / self.operations(seq_len)).clamp(1.0, MOST) as usize
+        let in_time = (SECONDS * RATE / self.operations(seq_len)).clamp(1.0, MOST) as usize;
+        in_time.min(MAX_ROWS / seq_len.max(1)).max(1)
     }
 
     /// Reads `config.json` of a published model (`transformers`' names). Qwen3 and Llama; everything that would change the arithmetic is refused.
@@ -268,7 +271,7 @@ mod tests {
             "{}",
             small.operations(1024)
         );
-        assert_eq!(small.batch(1024), 64);
+        assert_eq!(small.batch(1024), 63, "the grid has no more rows");
         let large = Shape {
             hidden: 4096,
             layers: 36,

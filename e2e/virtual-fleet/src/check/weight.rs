@@ -66,7 +66,21 @@ impl Terms {
             }
             Happening::EngineDies { .. } => WAITED_MS + MOVED_MS,
             // Nothing that computes or delivers is touched.
-            _ => 0,
+            Happening::Rollout { .. }
+            | Happening::Edited { .. }
+            | Happening::Drained { .. }
+            | Happening::Maintained { .. }
+            | Happening::GlassBroken { .. }
+            | Happening::Rearmed
+            | Happening::SwitchSet { .. }
+            | Happening::ChecksPaused { .. }
+            | Happening::LabelsFlap { .. }
+            | Happening::ApiOutage { .. }
+            | Happening::OperatorDies { .. }
+            | Happening::WriteFails { .. }
+            | Happening::WatchFails { .. }
+            | Happening::StaleLists { .. }
+            | Happening::Network { .. } => 0,
         }
     }
 }
