@@ -234,6 +234,7 @@ fn gpu_every_dense_vector_comes_out_within_tolerance() {
 #[case::wide_heads(config(256, (2, 1, 128), 328, 3), 70, 12)]
 #[case::groups_of_eight(config(512, (8, 1, 64), 264, 2), 65, 32)]
 #[case::odd(config(104, (3, 3, 32), 72, 2), 129, 7)]
+#[case::a_row_and_a_bit(config(520, (2, 2, 16), 64, 2), 9, 12)]
 #[case::one_token(config(64, (4, 2, 16), 64, 2), 1, 1)]
 #[ignore = "needs a driver"]
 fn gpu_artifacts_are_those_of_the_reference(#[case] config: Config, #[case] seq_len: usize, #[case] k_dim: usize) {

@@ -684,13 +684,12 @@ impl Steps<'_> {
 
     /// One block a row, sixteen elements a thread.
     fn row_launch(&mut self, kernel: Kernel, rows: usize, args: Vec<Arg>, bytes: (usize, usize)) {
-        let threads = (self.shape.hidden / 16).next_multiple_of(32).clamp(32, 1024);
+        let threads = self.shape.hidden.div_ceil(16).next_multiple_of(32).clamp(32, 1024);
         self.launch(kernel, [rows, 1, 1], threads as u32, args, bytes);
     }
 
     fn launch(&mut self, kernel: Kernel, grid: [usize; 3], block: u32, args: Vec<Arg>, bytes: (usize, usize)) {
         let shared = match kernel {
-            Kernel::AttentionLast => 4 * self.batch.seq_len,
             // A tile of queries, and two of keys and of values at half its rows.
             Kernel::Attention16 | Kernel::Attention32 | Kernel::Attention64 | Kernel::Attention128 => {
                 2 * self.shape.head_dim * (ATTENTION_TILE + 4 * ATTENTION_TILE / 2)

@@ -70,6 +70,7 @@ impl CudaPrefillV2 {
     }
 }
 
+/// Preparing only looks at the request: the device may be at another round, which ends when this one begins.
 impl Scheme for CudaPrefillV2 {
     fn name(&self) -> &'static str {
         NAME
@@ -83,9 +84,6 @@ impl Scheme for CudaPrefillV2 {
                 k_dim: round.k_dim,
             }));
         }
-        let mut engine = lock(&self.engine);
-        engine.begin(round).map_err(scheme::Error::Device)?;
-        drop(engine);
         Ok(Box::new(CudaRound {
             round: round.clone(),
             engine: Arc::clone(&self.engine),

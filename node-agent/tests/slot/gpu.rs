@@ -12,7 +12,7 @@ use kernels::{
     scheme::{Round, Scheme as _},
     statistics::distance,
 };
-use proto::v1::{PrepareRequest, engine_client::EngineClient};
+use proto::v1::{Empty, EngineStart, EngineState, PrepareRequest, StartRequest, engine_client::EngineClient};
 use serde_json::{Value, json};
 use std::{
     path::{Path, PathBuf},
@@ -165,6 +165,33 @@ fn model() -> PrepareRequest {
         device: "CUDA".into(),
         max_nonces_per_second: 0,
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_round_that_starts_ends_the_one_that_computes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_engine, mut client) = engine(folder.path(), "a.sock").await;
+    client.prepare(model()).await.unwrap();
+    let start = |seed: &str| EngineStart {
+        request: Some(StartRequest {
+            seed: seed.into(),
+            public_key: "02".into(),
+            node_count: 1,
+            seq_len: 16,
+            k_dim: 12,
+            ..StartRequest::default()
+        }),
+        groups: 1,
+        ..EngineStart::default()
+    };
+    let mut first = client.start(start("AB")).await.unwrap().into_inner();
+    assert!(!first.message().await.unwrap().unwrap().artifacts.is_empty());
+    let mut second = client.start(start("CD")).await.unwrap().into_inner();
+    assert_eq!(second.message().await.unwrap().unwrap().artifacts[0].nonce, 0);
+    // What was computed before still arrives; then the first is over.
+    while first.message().await.unwrap().is_some() {}
+    let stopped = client.stop(Empty {}).await.unwrap().into_inner();
+    assert_eq!(stopped.state(), EngineState::Idle);
 }
 
 #[tokio::test(flavor = "multi_thread")]
