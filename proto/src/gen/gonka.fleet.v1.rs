@@ -592,7 +592,7 @@ pub struct DemoteRequest {
     #[prost(uint32, tag = "2")]
     pub drain_millis: u32,
     /// Another pod holds the slot already, and goes on with a round that runs: nothing more is delivered from here. Otherwise what
-    /// was computed may still leave for two seconds. A generation more than one above the pod's own says the same.
+    /// was computed may still leave for two seconds.
     #[prost(bool, tag = "3")]
     pub superseded: bool,
 }

@@ -176,12 +176,11 @@ fn check_held(state: &State, key: &SlotKey) -> Result<(), Status> {
     }
 }
 
-/// Gives the slot up. What was computed still leaves, unless another pod has gone on with the round meanwhile.
+/// Gives the slot up. What was computed still leaves, unless another pod has gone on with the round meanwhile: the operator says so.
+/// Generations do not tell: they count the assignments of all slots of a deployment.
 pub fn demote(state: &mut State, key: &SlotKey, superseded: bool, now_ms: i64) {
-    let held = state.memory.assignment.take();
+    state.memory.assignment = None;
     state.released_ms = now_ms;
-    // A generation between ours and this one was somebody's.
-    let superseded = superseded || held.is_some_and(|held| key.generation > held.generation + 1);
     state.memory.note(key);
     state.end_round(End::Stopped, if superseded { 0 } else { FLUSH_MS }, now_ms);
     state.jobs.cancel_all(now_ms);
