@@ -61,9 +61,9 @@ impl Terms {
                 self.callback_ms + NOTICED_MS + WAITED_MS + MOVED_MS
             }
             Happening::ServeRestarts { .. } => self.callback_ms + WAITED_MS + MOVED_MS,
-            Happening::PodDies { .. } | Happening::PodDeleted { .. } | Happening::GpuFinding { .. } => {
-                self.callback_ms + MOVED_MS
-            }
+            Happening::PodDies { .. } | Happening::PodDeleted { .. } => self.callback_ms + MOVED_MS,
+            // The pod answers, and delivers what it has.
+            Happening::GpuFinding { .. } => MOVED_MS,
             Happening::EngineDies { .. } => WAITED_MS + MOVED_MS,
             // Nothing that computes or delivers is touched.
             Happening::Rollout { .. }
