@@ -207,10 +207,6 @@ impl Gpu {
     /// Normals where a product reads, so that algorithms are compared on what they will see and not on zeros.
     fn randomise(&mut self, place: Place, elements: u64, places: &Places) -> Result<(), Error> {
         const PIECE: u64 = 1 << 24;
-        let seed = Place {
-            buffer: Buffer::Seeds,
-            offset: 0,
-        };
         for first in (0..elements).step_by(PIECE as usize) {
             let count = PIECE.min(elements - first) as u32;
             let to = Place {
@@ -224,7 +220,7 @@ impl Gpu {
                 shared: 0,
                 args: vec![
                     Arg::At(to),
-                    Arg::At(seed),
+                    Arg::At(Buffer::Seeds.start()),
                     Arg::Size(1),
                     Arg::Size(count),
                     Arg::Size(count),

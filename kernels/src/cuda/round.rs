@@ -3,7 +3,7 @@
 use super::{
     Device, Error, Layout, MAX_K_DIM, MAX_ROWS, MAX_SEQ_LEN, Shape,
     device::Places,
-    plan::{Batch, Buffer, Place, Plan, plan},
+    plan::{Batch, Buffer, Plan, plan},
     weights::{Digest, Source},
 };
 use crate::{
@@ -165,7 +165,7 @@ impl Engine {
             .chain(sizes)
             .collect();
         engine.make_room(&wanted)?;
-        let weights = engine.places.address(start(Buffer::Weights));
+        let weights = engine.places.address(Buffer::Weights.start());
         let mut digest = Digest::default();
         for part in &engine.layout.parts {
             let bytes = source.tensor(part)?;
@@ -247,8 +247,8 @@ impl Engine {
             .flatten()
             .collect();
         self.device
-            .upload(self.places.address(start(Buffer::Reflections)), &reflections)?;
-        self.device.upload(self.places.address(start(Buffer::Rope)), &rope)?;
+            .upload(self.places.address(Buffer::Reflections.start()), &reflections)?;
+        self.device.upload(self.places.address(Buffer::Rope.start()), &rope)?;
         self.device.record(&steps, &self.places)?;
         self.begun = Some((round.clone(), batch));
         Ok(())
@@ -259,8 +259,8 @@ impl Engine {
         let Some((round, batch)) = self.begun.clone() else {
             return Ok(());
         };
-        let seeds = self.places.address(start(Buffer::Seeds));
-        let results = self.places.address(start(Buffer::Results));
+        let seeds = self.places.address(Buffer::Seeds.start());
+        let results = self.places.address(Buffer::Results.start());
         let mut flying = VecDeque::new();
         let ended = (|| {
             loop {
@@ -355,10 +355,6 @@ impl Drop for Engine {
             }
         }
     }
-}
-
-fn start(buffer: Buffer) -> Place {
-    Place { buffer, offset: 0 }
 }
 
 /// Seeds of a batch as the kernels read them; the last nonce stands in for those that are missing.
