@@ -35,6 +35,7 @@ pub mod conditions;
 pub mod context;
 pub mod dapi;
 pub mod facts;
+pub mod few;
 pub mod gate;
 #[cfg(test)]
 mod golden;

@@ -12,6 +12,7 @@ use super::plan::Plan;
 use super::slots::{self, Slot};
 use super::status::bounded;
 use crate::conditions::Conditions;
+use crate::few::few;
 
 /// Blocks DAPI may be behind the chain: it hears of each block itself.
 const MAX_DAPI_LAG: i64 = 3;
@@ -136,12 +137,12 @@ fn slot_faults(observed: &Observed, slots: &[Slot]) -> Vec<Fault> {
     }
     let mut faults: Vec<Fault> = by_reason
         .into_iter()
-        .map(|(reason, slots)| bad(reason, format!("slots {}", some_of(&slots))))
+        .map(|(reason, slots)| bad(reason, format!("slots {}", few(&slots, ", "))))
         .collect();
     if !unknown_slots.is_empty() {
         faults.push(unknown(
             Reason::Pending,
-            format!("nothing is known of slots {}", some_of(&unknown_slots)),
+            format!("nothing is known of slots {}", few(&unknown_slots, ", ")),
         ));
     }
     faults
@@ -166,15 +167,6 @@ fn reason_of(state: SlotState) -> Reason {
         SlotState::Starting | SlotState::Assigned => Reason::NotRehearsed,
         SlotState::SprintReady | SlotState::Generating | SlotState::Unknown => Reason::Pending,
     }
-}
-
-fn some_of(names: &[String]) -> String {
-    const SHOWN: usize = 8;
-    let mut text = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
-    if names.len() > SHOWN {
-        text.push_str(&format!(" and {} more", names.len() - SHOWN));
-    }
-    text
 }
 
 fn registration_faults(observed: &Observed, plan: Option<&Plan>, slots: &[Slot]) -> Vec<Fault> {
@@ -204,7 +196,7 @@ fn registration_faults(observed: &Observed, plan: Option<&Plan>, slots: &[Slot])
     if !apart.is_empty() && plan.repairs.is_empty() {
         faults.push(bad(
             Reason::Observing,
-            format!("DAPI has another address for slots {}", some_of(&apart)),
+            format!("DAPI has another address for slots {}", few(&apart, ", ")),
         ));
     }
     let disabled: Vec<String> = observed
@@ -219,7 +211,7 @@ fn registration_faults(observed: &Observed, plan: Option<&Plan>, slots: &[Slot])
     if !disabled.is_empty() {
         faults.push(bad(
             Reason::Paused,
-            format!("a person disabled nodes {} in DAPI", some_of(&disabled)),
+            format!("a person disabled nodes {} in DAPI", few(&disabled, ", ")),
         ));
     }
     faults

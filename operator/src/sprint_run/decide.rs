@@ -15,6 +15,7 @@ use super::examined::Phase;
 use super::observed::{Evidence, Observed, Watched};
 use super::record;
 use crate::conditions::{Conditions, whole_seconds};
+use crate::few::few;
 
 /// Findings about clocks that are named for a slot.
 const MAX_HELD_BACK: usize = 3;
@@ -211,7 +212,7 @@ fn words(observed: &Observed, slots: &[SlotRecord], totals: &Totals, cause: Caus
         .filter(|slot| !matches!(slot.cause, Cause::None | Cause::Preserved))
         .collect();
     lost.sort_by_key(|slot| (std::cmp::Reverse(record::shortfall(slot)), slot.node_id.clone()));
-    texts.extend(lost.iter().take(8).map(|slot| {
+    let lost = lost.iter().map(|slot| {
         let held_back = held_back(observed, slot);
         format!(
             "{} lost {}: {}{held_back}",
@@ -219,10 +220,8 @@ fn words(observed: &Observed, slots: &[SlotRecord], totals: &Totals, cause: Caus
             record::shortfall(slot),
             slot.cause
         )
-    }));
-    if lost.len() > 8 {
-        texts.push(format!("and {} more", lost.len() - 8));
-    }
+    });
+    texts.extend(Some(few(lost, "; ")).filter(|text| !text.is_empty()));
     let watched = !observed.watched.slots.is_empty() || !observed.watched.rounds.is_empty();
     if !watched && slots.iter().all(|slot| slot.measured.is_none()) {
         texts.push("recorded from the chain: nobody watched".to_owned());

@@ -20,11 +20,10 @@ use super::spec::Problem;
 use super::world::{Assignment, Health, World};
 use crate::change::{Change, Object};
 use crate::conditions::Conditions;
+use crate::few::few;
 use crate::gate::{ActionKind, Verdict};
 use crate::model_deployment::observed::{PodSeen, Rehearsed};
 
-/// Slots named in one message.
-const NAMED: usize = 8;
 /// Pods without a slot that the status has room for.
 const MAX_SPARES: usize = 640;
 
@@ -268,18 +267,11 @@ fn sprint_ready(conditions: &mut Conditions, judged: &[(i32, Judgement)]) {
 
 /// `slot 0: NotRehearsed; slot 2: GpuFinding, WrongModel; and 3 more`.
 fn naming(slots: &[(i32, Vec<Reason>)]) -> String {
-    let mut parts: Vec<String> = slots
-        .iter()
-        .take(NAMED)
-        .map(|(slot, reasons)| {
-            let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-            format!("slot {slot}: {}", reasons.join(", "))
-        })
-        .collect();
-    if slots.len() > NAMED {
-        parts.push(format!("and {} more", slots.len() - NAMED));
-    }
-    parts.join("; ")
+    let slots = slots.iter().map(|(slot, reasons)| {
+        let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+        format!("slot {slot}: {}", reasons.join(", "))
+    });
+    few(slots, "; ")
 }
 
 fn weights(conditions: &mut Conditions, world: &World<'_>) {
@@ -326,17 +318,8 @@ fn kept(world: &World<'_>, plan: &Plan) -> Option<String> {
         (ActionKind::Retire, Verdict::Wait { reason, .. } | Verdict::Deny { reason }) => Some(reason.for_people()),
         _ => None,
     })?;
-    let kept = plan.held_beyond(world.seen.deployment.spec.slots);
-    let kept: Vec<String> = kept.map(|slot| slot.to_string()).collect();
-    let named = kept[..kept.len().min(NAMED)].join(", ");
-    let more = if kept.len() > NAMED {
-        format!(" and {} more", kept.len() - NAMED)
-    } else {
-        String::new()
-    };
-    Some(format!(
-        "slots {named}{more} are not wanted any more and are kept: {reason}"
-    ))
+    let kept = few(plan.held_beyond(world.seen.deployment.spec.slots), ", ");
+    Some(format!("slots {kept} are not wanted any more and are kept: {reason}"))
 }
 
 fn progress(conditions: &mut Conditions, world: &World<'_>, plan: &Plan, spares: &[SpareStatus]) {
@@ -375,7 +358,6 @@ fn progress(conditions: &mut Conditions, world: &World<'_>, plan: &Plan, spares:
             Proof::Failed(why) => Some(format!("{name}: {why}")),
             Proof::Missing | Proof::Uncompared | Proof::Passed => None,
         })
-        .take(NAMED)
         .collect();
     match &plan.breaker {
         Some((reason, why)) => {
@@ -385,7 +367,7 @@ fn progress(conditions: &mut Conditions, world: &World<'_>, plan: &Plan, spares:
             ConditionType::Stalled,
             ConditionStatus::True,
             Reason::RehearsalFailed,
-            failed.join("; "),
+            few(failed, "; "),
         ),
         None => conditions.set(
             ConditionType::Stalled,
