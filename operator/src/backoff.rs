@@ -1,5 +1,7 @@
 //! Delay after failures: a pure step function with cap and jitter, reset by success.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_secs(1);
@@ -20,6 +22,30 @@ pub fn jitter(key: &str, failures: u32) -> f64 {
     f64::from(hash) / f64::from(u32::MAX)
 }
 
+/// Delay of one of many after its `failures` failures in a row.
+pub fn wait(key: &str, failures: u32) -> Duration {
+    delay(failures, jitter(key, failures))
+}
+
+/// Failures in a row, by object.
+#[derive(Debug, Default)]
+pub struct Failures(Mutex<BTreeMap<String, u32>>);
+
+impl Failures {
+    /// One more of this object: how many there are now.
+    pub fn another(&self, key: &str) -> u32 {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = all.entry(key.to_owned()).or_default();
+        *count = count.saturating_add(1);
+        *count
+    }
+
+    /// It succeeded.
+    pub fn over(&self, key: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -29,6 +55,17 @@ mod tests {
         assert_eq!(delay(1, 0.5), Duration::from_secs(1));
         assert_eq!(delay(4, 0.5), Duration::from_secs(8));
         assert_eq!(delay(40, 0.5), Duration::from_secs(300));
+    }
+
+    #[test]
+    fn failures_count_by_object_and_success_ends_them() {
+        let failures = Failures::default();
+        assert_eq!(
+            (failures.another("a"), failures.another("a"), failures.another("b")),
+            (1, 2, 1)
+        );
+        failures.over("a");
+        assert_eq!((failures.another("a"), failures.another("b")), (1, 2));
     }
 
     #[test]

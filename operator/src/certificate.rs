@@ -90,30 +90,17 @@ pub async fn run(context: Context) {
             PERIOD
         } else {
             failures += 1;
-            crate::backoff::delay(failures, crate::backoff::jitter(CONTROLLER, failures)).min(PERIOD)
+            crate::backoff::wait(CONTROLLER, failures).min(PERIOD)
         };
         tokio::time::sleep(pause).await;
     }
 }
 
 async fn run_pass(context: &Context) -> bool {
-    let timer = context
-        .metrics
-        .reconcile_duration
-        .with_label_values(&[CONTROLLER])
-        .start_timer();
-    let result = pass(context).await;
-    timer.observe_duration();
-    let label = result.as_ref().map_or_else(Error::category, |_| "ok");
-    context
-        .metrics
-        .reconcile_total
-        .with_label_values(&[CONTROLLER, label])
-        .inc();
-    match result {
+    let metrics = &context.metrics;
+    match metrics.timed(CONTROLLER, Error::category, pass(context)).await {
         Ok(applied) => {
-            let written = context.metrics.writes_total.with_label_values(&[CONTROLLER]);
-            written.inc_by(applied.writes as u64);
+            metrics.wrote(CONTROLLER, applied.writes);
             true
         }
         Err(error) => {

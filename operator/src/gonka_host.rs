@@ -16,8 +16,7 @@ pub mod slots;
 pub mod status;
 pub mod validate;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crds::conditions::ConditionType;
@@ -31,7 +30,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 
 pub use account::{Group, Member, group, settlement, summary};
 
-use crate::backoff;
+use crate::backoff::{self, Failures};
 use crate::context::Context;
 use crate::metrics::Metrics;
 use crate::wake;
@@ -68,7 +67,7 @@ impl Error {
 struct State {
     context: Context,
     runs: Store<SprintRun>,
-    failures: Mutex<BTreeMap<String, u32>>,
+    failures: Failures,
 }
 
 /// Keeps every GonkaHost until cancelled.
@@ -82,7 +81,7 @@ pub async fn run(context: Context) -> Result<(), Error> {
     let state = Arc::new(State {
         context: context.clone(),
         runs,
-        failures: Mutex::default(),
+        failures: Failures::default(),
     });
     let hosts: Api<DeserializeGuard<GonkaHost>> = Api::all(client.clone());
     let deployments: Api<DeserializeGuard<ModelDeployment>> = Api::all(client);
@@ -109,7 +108,6 @@ pub async fn run(context: Context) -> Result<(), Error> {
 }
 
 async fn reconcile(object: Arc<DeserializeGuard<GonkaHost>>, state: Arc<State>) -> Result<Action, Error> {
-    let context = &state.context;
     let host = match &object.0 {
         Ok(host) => host,
         Err(error) => {
@@ -120,25 +118,9 @@ async fn reconcile(object: Arc<DeserializeGuard<GonkaHost>>, state: Arc<State>) 
             return Ok(Action::await_change());
         }
     };
-    let timer = context
-        .metrics
-        .reconcile_duration
-        .with_label_values(&[CONTROLLER])
-        .start_timer();
-    let result = pass(&state, host).await;
-    timer.observe_duration();
-    let label = result.as_ref().map_or_else(Error::category, |_| "ok");
-    context
-        .metrics
-        .reconcile_total
-        .with_label_values(&[CONTROLLER, label])
-        .inc();
-    let millis = result?;
-    state
-        .failures
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .remove(&key(&object));
+    let pass = pass(&state, host);
+    let millis = state.context.metrics.timed(CONTROLLER, Error::category, pass).await?;
+    state.failures.over(&key(&object));
     Ok(Action::requeue(Duration::from_millis(millis)))
 }
 
@@ -176,12 +158,7 @@ fn key(host: &DeserializeGuard<GonkaHost>) -> String {
 #[expect(clippy::needless_pass_by_value, reason = "the signature kube's Controller calls")]
 fn on_error(host: Arc<DeserializeGuard<GonkaHost>>, error: &Error, state: Arc<State>) -> Action {
     let name = key(&host);
-    let failures = {
-        let mut failures = state.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = failures.entry(name.clone()).or_default();
-        *count += 1;
-        *count
-    };
+    let failures = state.failures.another(&name);
     tracing::warn!(
         error = error as &dyn std::error::Error,
         category = error.category(),
@@ -189,7 +166,7 @@ fn on_error(host: Arc<DeserializeGuard<GonkaHost>>, error: &Error, state: Arc<St
         failures,
         "GonkaHost pass failed"
     );
-    Action::requeue(backoff::delay(failures, backoff::jitter(&name, failures)))
+    Action::requeue(backoff::wait(&name, failures))
 }
 
 #[cfg(test)]

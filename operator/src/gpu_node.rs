@@ -5,7 +5,6 @@
 pub mod decide;
 pub mod observe;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -16,7 +15,6 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 
 use crate::apply;
 use crate::context::Context;
-use crate::metrics::Metrics;
 
 /// Field manager and metric label.
 const CONTROLLER: &str = "gpu-node";
@@ -57,7 +55,7 @@ pub async fn run(context: Context) {
                     category = error.category(),
                     "GpuNode pass failed"
                 );
-                crate::backoff::delay(failures, crate::backoff::jitter(CONTROLLER, failures))
+                crate::backoff::wait(CONTROLLER, failures)
             }
         };
         wait_for_change(&mut changes, pause).await;
@@ -80,12 +78,7 @@ where
 
 /// One observe → decide → apply.
 pub async fn pass(context: &Context) -> Result<apply::Applied, Error> {
-    let timer = context
-        .metrics
-        .reconcile_duration
-        .with_label_values(&[CONTROLLER])
-        .start_timer();
-    let result = async {
+    let pass = async {
         let observed = observe::observe(context).await.map_err(Error::Observe)?;
         let desired = decide::decide(&observed);
         apply::apply(
@@ -96,20 +89,8 @@ pub async fn pass(context: &Context) -> Result<apply::Applied, Error> {
         )
         .await
         .map_err(Error::Apply)
-    }
-    .await;
-    timer.observe_duration();
-    count(&context.metrics, &result);
-    result
-}
-
-fn count(metrics: &Arc<Metrics>, result: &Result<apply::Applied, Error>) {
-    let label = result.as_ref().map_or_else(Error::category, |_| "ok");
-    metrics.reconcile_total.with_label_values(&[CONTROLLER, label]).inc();
-    if let Ok(applied) = result {
-        metrics
-            .writes_total
-            .with_label_values(&[CONTROLLER])
-            .inc_by(applied.writes as u64);
-    }
+    };
+    let applied = context.metrics.timed(CONTROLLER, Error::category, pass).await?;
+    context.metrics.wrote(CONTROLLER, applied.writes);
+    Ok(applied)
 }

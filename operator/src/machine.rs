@@ -64,7 +64,7 @@ pub async fn run(context: Context, stores: Stores) -> Result<(), Error> {
         let failed = write(&context, decision).await;
         failures = if failed { failures + 1 } else { 0 };
         let pause = if failed {
-            backoff::delay(failures, backoff::jitter(CONTROLLER, failures))
+            backoff::wait(CONTROLLER, failures)
         } else {
             period
         };
@@ -135,20 +135,14 @@ async fn write(context: &Context, decision: Decision) -> bool {
     for (what, changes) in &decision.writes {
         match apply::apply(&context.client, &recorder, &manager, changes).await {
             Ok(applied) => {
-                metrics
-                    .writes_total
-                    .with_label_values(&[CONTROLLER])
-                    .inc_by(applied.writes as u64);
-                metrics.reconcile_total.with_label_values(&[CONTROLLER, "ok"]).inc();
+                metrics.wrote(CONTROLLER, applied.writes);
+                metrics.ended(CONTROLLER, "ok");
             }
             // The store was behind: what it shows by the next pass decides.
             Err(error) if error.is_conflict() => {}
             Err(error) => {
                 failed = true;
-                metrics
-                    .reconcile_total
-                    .with_label_values(&[CONTROLLER, error.category()])
-                    .inc();
+                metrics.ended(CONTROLLER, error.category());
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     what,

@@ -1,5 +1,7 @@
 //! Every metric of the operator, registered on a registry that is passed in.
 
+mod passes;
+
 use std::cell::RefCell;
 
 use prometheus::core::{Collector, Desc};

@@ -119,11 +119,7 @@ async fn write(context: &Context, decision: &Decision) {
     let recorder = context.recorder();
     for change in &decision.changes {
         match apply::apply(&context.client, &recorder, &manager, std::slice::from_ref(change)).await {
-            Ok(applied) => context
-                .metrics
-                .writes_total
-                .with_label_values(&[CONTROLLER])
-                .inc_by(applied.writes as u64),
+            Ok(applied) => context.metrics.wrote(CONTROLLER, applied.writes),
             // Read again in the next pass.
             Err(error) if error.is_conflict() => {}
             Err(error) => {

@@ -163,11 +163,7 @@ impl Keeper {
         } = &outcome
         {
             let category: &str = error.into();
-            self.context
-                .metrics
-                .reconcile_total
-                .with_label_values(&[CONTROLLER, category])
-                .inc();
+            self.context.metrics.ended(CONTROLLER, category);
             tracing::warn!(
                 error = error as &dyn std::error::Error,
                 category,

@@ -87,30 +87,20 @@ pub async fn run(context: Context) {
 async fn reconcile(object: Arc<DeserializeGuard<SprintSchedule>>, shared: Arc<Shared>) -> Result<Action, Error> {
     let name = object.name_any();
     let metrics = &shared.context.metrics;
-    let timer = metrics
-        .reconcile_duration
-        .with_label_values(&[CONTROLLER])
-        .start_timer();
-    let past = shared.with_past(&name, |past| past.clone());
-    let observed = observe::observe(&object, &shared.context.book, past);
-    let now_ms = observed.now_ms;
-    let changes = decide::decide(&observed);
-    let manager = crds::labels::field_manager(CONTROLLER);
-    let written = apply(&shared.context.client, &shared.context.recorder(), &manager, &changes).await;
-    timer.observe_duration();
-    let result = match &written {
-        Ok(_) => "ok",
-        Err(error) => error.category(),
+    let pass = async {
+        let past = shared.with_past(&name, |past| past.clone());
+        let observed = observe::observe(&object, &shared.context.book, past);
+        let changes = decide::decide(&observed);
+        let manager = crds::labels::field_manager(CONTROLLER);
+        let written = apply(&shared.context.client, &shared.context.recorder(), &manager, &changes).await?;
+        Ok((observed.now_ms, changes, written))
     };
-    metrics.reconcile_total.with_label_values(&[CONTROLLER, result]).inc();
-    let written = written.map_err(|source| Error::Apply {
+    let pass = metrics.timed(CONTROLLER, crate::apply::Error::category, pass).await;
+    let (now_ms, changes, written) = pass.map_err(|source| Error::Apply {
         name: name.clone(),
         source,
     })?;
-    metrics
-        .writes_total
-        .with_label_values(&[CONTROLLER])
-        .inc_by(written.writes as u64);
+    metrics.wrote(CONTROLLER, written.writes);
     shared.with_past(&name, |past| {
         past.failures = 0;
         if written.writes > 0 {
@@ -139,7 +129,7 @@ fn retry(object: Arc<DeserializeGuard<SprintSchedule>>, error: &Error, shared: A
         past.failures = past.failures.saturating_add(1);
         past.failures
     });
-    let wait = backoff::delay(failures, backoff::jitter(&name, failures));
+    let wait = backoff::wait(&name, failures);
     tracing::warn!(
         error = error as &dyn std::error::Error,
         schedule = name,

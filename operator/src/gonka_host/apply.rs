@@ -29,11 +29,7 @@ pub async fn apply(
     let applied = apply_changes(&context.client, &context.recorder(), &manager, &changes)
         .await
         .map_err(Error::Apply)?;
-    context
-        .metrics
-        .writes_total
-        .with_label_values(&[CONTROLLER])
-        .inc_by(applied.writes as u64);
+    context.metrics.wrote(CONTROLLER, applied.writes);
     refused.map_or(Ok(()), |refused| Err(Error::Refused(refused)))
 }
 

@@ -26,7 +26,7 @@ use super::decide;
 use super::observe::{self, Believed, Stores, golden};
 use super::observed::{GoldenSeen, Observed};
 use super::{apply, pass};
-use crate::backoff;
+use crate::backoff::{self, Failures};
 use crate::context::Context;
 use crate::gate;
 use crate::slot_door::Doors;
@@ -78,7 +78,7 @@ struct Reconciler {
     trust: Trust,
     started: Instant,
     golden: Mutex<BTreeMap<(String, String), (Instant, GoldenSeen)>>,
-    failures: Mutex<BTreeMap<(String, String), u32>>,
+    failures: Failures,
     revisions: Mutex<decide::Revisions>,
 }
 
@@ -144,7 +144,7 @@ pub async fn run(
         trust: Box::new(trust),
         started: Instant::now(),
         golden: Mutex::default(),
-        failures: Mutex::default(),
+        failures: Failures::default(),
         revisions: Mutex::default(),
         context,
     });
@@ -176,39 +176,31 @@ fn key(deployment: &ModelDeployment) -> (String, String) {
     (deployment.namespace().unwrap_or_default(), deployment.name_any())
 }
 
+fn name_of(deployment: &ModelDeployment) -> String {
+    let (namespace, name) = key(deployment);
+    format!("{namespace}/{name}")
+}
+
 async fn reconcile(deployment: Arc<ModelDeployment>, reconciler: Arc<Reconciler>) -> Result<Action, Error> {
-    let metrics = Arc::clone(&reconciler.context.metrics);
-    let timer = metrics
-        .reconcile_duration
-        .with_label_values(&[CONTROLLER])
-        .start_timer();
-    let result = reconciler.pass(&deployment).await;
-    timer.observe_duration();
-    let label = result.as_ref().map_or_else(Error::category, |_| "ok");
-    metrics.reconcile_total.with_label_values(&[CONTROLLER, label]).inc();
-    if result.is_ok() {
-        reconciler.forget_failures(&deployment);
-    }
-    result
+    let pass = reconciler.pass(&deployment);
+    let metrics = &reconciler.context.metrics;
+    let action = metrics.timed(CONTROLLER, Error::category, pass).await?;
+    reconciler.failures.over(&name_of(&deployment));
+    Ok(action)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature is the controller runtime's")]
 fn after_failure(deployment: Arc<ModelDeployment>, error: &Error, reconciler: Arc<Reconciler>) -> Action {
-    let key = key(&deployment);
-    let failures = {
-        let mut all = reconciler.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = all.entry(key.clone()).or_default();
-        *count = count.saturating_add(1);
-        *count
-    };
+    let name = name_of(&deployment);
+    let failures = reconciler.failures.another(&name);
     tracing::warn!(
         error = error as &dyn std::error::Error,
         category = error.category(),
-        object = format!("{}/{}", key.0, key.1),
+        object = name,
         failures,
         "pass failed"
     );
-    let wait = backoff::delay(failures, backoff::jitter(&key.1, failures));
+    let wait = backoff::wait(&name, failures);
     Action::requeue(wait.min(pass::LONGEST_WAIT))
 }
 
@@ -255,11 +247,7 @@ impl Reconciler {
         let applied = apply::apply(&self.context, &self.doors, &self.recorder, &self.manager, desired)
             .await
             .map_err(Error::Apply)?;
-        self.context
-            .metrics
-            .writes_total
-            .with_label_values(&[CONTROLLER])
-            .inc_by(applied.writes as u64);
+        self.context.metrics.wrote(CONTROLLER, applied.writes);
         Ok(Action::requeue(again))
     }
 
@@ -303,12 +291,5 @@ impl Reconciler {
             .unwrap_or_else(PoisonError::into_inner)
             .insert(key, (Instant::now(), golden.clone()));
         golden
-    }
-
-    fn forget_failures(&self, deployment: &ModelDeployment) {
-        self.failures
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&key(deployment));
     }
 }

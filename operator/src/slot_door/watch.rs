@@ -77,7 +77,7 @@ async fn keep(doors: Arc<Doors>, target: Target) {
         }
         failures += 1;
         doors.link(&target.pod_uid, Link::Broken, None);
-        let pause = backoff::delay(failures, backoff::jitter(&target.pod_uid, failures));
+        let pause = backoff::wait(&target.pod_uid, failures);
         tokio::time::sleep(pause.min(LONGEST_PAUSE)).await;
     }
 }

@@ -148,11 +148,7 @@ pub async fn work(context: Context, queries: Arc<Queries>, work: Work) -> Outcom
     let result = write(&context, &queries, work).await;
     timer.observe_duration();
     if result.is_ok() {
-        context
-            .metrics
-            .reconcile_total
-            .with_label_values(&[CONTROLLER, "ok"])
-            .inc();
+        context.metrics.ended(CONTROLLER, "ok");
     }
     Outcome::Worked { key, phase, result }
 }
@@ -186,11 +182,7 @@ async fn write(context: &Context, queries: &Queries, work: Work) -> Result<Done,
         .await
         .map_err(|_| Error::Silent)?
         .map_err(Error::Apply)?;
-    context
-        .metrics
-        .writes_total
-        .with_label_values(&[CONTROLLER])
-        .inc_by(applied.writes as u64);
+    context.metrics.wrote(CONTROLLER, applied.writes);
     let sealed = desired.row.is_some();
     if let Some(status) = desired.status.as_ref().filter(|_| sealed) {
         count_loss(context, status);
