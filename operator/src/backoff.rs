@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use prometheus::IntGauge;
+
 const FIRST: Duration = Duration::from_secs(1);
 const CAP: Duration = Duration::from_secs(300);
 
@@ -27,22 +29,43 @@ pub fn wait(key: &str, failures: u32) -> Duration {
     delay(failures, jitter(key, failures))
 }
 
-/// Failures in a row, by object.
-#[derive(Debug, Default)]
-pub struct Failures(Mutex<BTreeMap<String, u32>>);
+/// Failures in a row, by object, and a gauge of how many objects fail.
+#[derive(Debug)]
+pub struct Failures {
+    counts: Mutex<BTreeMap<String, u32>>,
+    failing: IntGauge,
+}
 
 impl Failures {
-    /// One more of this object: how many there are now.
-    pub fn another(&self, key: &str) -> u32 {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = all.entry(key.to_owned()).or_default();
-        *count = count.saturating_add(1);
-        *count
+    /// None yet; `failing` shows how many objects there are whose newest pass failed.
+    pub fn new(failing: IntGauge) -> Self {
+        failing.set(0);
+        Self {
+            counts: Mutex::default(),
+            failing,
+        }
     }
 
-    /// It succeeded.
+    /// One more of this object: how many there are now.
+    pub fn another(&self, key: &str) -> u32 {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(key.to_owned()).or_default();
+        *count = count.saturating_add(1);
+        let count = *count;
+        self.show(&counts);
+        count
+    }
+
+    /// It succeeded, or it is gone.
     pub fn over(&self, key: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.remove(key).is_some() {
+            self.show(&counts);
+        }
+    }
+
+    fn show(&self, counts: &BTreeMap<String, u32>) {
+        self.failing.set(i64::try_from(counts.len()).unwrap_or(i64::MAX));
     }
 }
 
@@ -59,12 +82,15 @@ mod tests {
 
     #[test]
     fn failures_count_by_object_and_success_ends_them() {
-        let failures = Failures::default();
+        let gauge = IntGauge::new("failing", "objects").expect("a gauge");
+        let failures = Failures::new(gauge.clone());
         assert_eq!(
             (failures.another("a"), failures.another("a"), failures.another("b")),
             (1, 2, 1)
         );
+        assert_eq!(gauge.get(), 2);
         failures.over("a");
+        assert_eq!(gauge.get(), 1);
         assert_eq!((failures.another("a"), failures.another("b")), (1, 2));
     }
 

@@ -83,14 +83,13 @@ impl Error {
 
 /// Keeps the Secret up to date, on the leader until cancelled. A provided one is somebody else's to write.
 pub async fn run(context: Context) {
-    let mut failures = 0;
+    let failures = context.metrics.failures(CONTROLLER);
     loop {
         let pause = if context.certificate.is_provided() || run_pass(&context).await {
-            failures = 0;
+            failures.over(CONTROLLER);
             PERIOD
         } else {
-            failures += 1;
-            crate::backoff::wait(CONTROLLER, failures).min(PERIOD)
+            crate::backoff::wait(CONTROLLER, failures.another(CONTROLLER)).min(PERIOD)
         };
         tokio::time::sleep(pause).await;
     }

@@ -24,7 +24,7 @@ use crds::{GonkaHost, ModelDeployment, SprintRun};
 use futures::StreamExt as _;
 use kube::api::{Api, ResourceExt as _};
 use kube::core::DeserializeGuard;
-use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 
@@ -81,7 +81,7 @@ pub async fn run(context: Context) -> Result<(), Error> {
     let state = Arc::new(State {
         context: context.clone(),
         runs,
-        failures: Failures::default(),
+        failures: context.metrics.failures(CONTROLLER),
     });
     let hosts: Api<DeserializeGuard<GonkaHost>> = Api::all(client.clone());
     let deployments: Api<DeserializeGuard<ModelDeployment>> = Api::all(client);
@@ -101,8 +101,15 @@ pub async fn run(context: Context) -> Result<(), Error> {
         })
         .reconcile_all_on(records)
         .reconcile_all_on(wake::on_windows(context.book.clone()))
-        .run(reconcile, on_error, state)
-        .for_each(|_| async {})
+        .run(reconcile, on_error, Arc::clone(&state))
+        .for_each(|pass| {
+            // Failed passes are told by `on_error`; an object that is gone fails no more.
+            if let Err(controller::Error::ObjectNotFound(gone)) = pass {
+                let namespace = gone.namespace.unwrap_or_default();
+                state.failures.over(&format!("{namespace}/{}", gone.name));
+            }
+            std::future::ready(())
+        })
         .await;
     Err(Error::Ended)
 }

@@ -41,15 +41,15 @@ impl Error {
 pub async fn run(context: Context) {
     let nodes: Api<PartialObjectMeta<Node>> = Api::all(context.client.clone());
     let mut changes = watcher(nodes, watcher::Config::default()).default_backoff().boxed();
-    let mut failures = 0;
+    let failures = context.metrics.failures(CONTROLLER);
     loop {
         let pause = match pass(&context).await {
             Ok(_) => {
-                failures = 0;
+                failures.over(CONTROLLER);
                 Duration::from_secs(context.settings.resync_seconds)
             }
             Err(error) => {
-                failures += 1;
+                let failures = failures.another(CONTROLLER);
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     category = error.category(),

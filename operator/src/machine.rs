@@ -62,8 +62,9 @@ pub async fn run(context: Context, stores: Stores) -> Result<(), Error> {
             checks.read = None;
         }
         let failed = write(&context, decision).await;
-        failures = if failed { failures + 1 } else { 0 };
-        let pause = if failed {
+        context.metrics.failed(CONTROLLER, failed);
+        failures = if failed > 0 { failures + 1 } else { 0 };
+        let pause = if failed > 0 {
             backoff::wait(CONTROLLER, failures)
         } else {
             period
@@ -119,8 +120,8 @@ fn look(context: &Context, stores: &Stores, checks: &Checks, settled: &mut Settl
     decision
 }
 
-/// Writes what was decided, machine by machine. True when something failed.
-async fn write(context: &Context, decision: Decision) -> bool {
+/// Writes what was decided, machine by machine. How many failed.
+async fn write(context: &Context, decision: Decision) -> usize {
     let metrics = &context.metrics;
     metrics.machines.reset();
     for (stage, count) in &decision.stages {
@@ -131,7 +132,7 @@ async fn write(context: &Context, decision: Decision) -> bool {
     }
     let manager = crds::labels::field_manager(CONTROLLER);
     let recorder = context.recorder();
-    let mut failed = false;
+    let mut failed = 0;
     for (what, changes) in &decision.writes {
         match apply::apply(&context.client, &recorder, &manager, changes).await {
             Ok(applied) => {
@@ -141,7 +142,7 @@ async fn write(context: &Context, decision: Decision) -> bool {
             // The store was behind: what it shows by the next pass decides.
             Err(error) if error.is_conflict() => {}
             Err(error) => {
-                failed = true;
+                failed += 1;
                 metrics.ended(CONTROLLER, error.category());
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,

@@ -56,6 +56,8 @@ pub struct Metrics {
     pub external_writes_total: IntCounterVec,
     /// Machines somebody works on or wants to, by stage.
     pub machines: IntGaugeVec,
+    /// Objects whose newest pass failed, by controller.
+    pub failing: IntGaugeVec,
     /// Protected objects that may be deleted because a person wrote down why.
     pub broken_glass: IntGauge,
     /// Admission policies that should be there and bound, and are not.
@@ -187,6 +189,7 @@ impl Metrics {
                 &[0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0],
             )?,
             external_writes_total: counter("external_writes_total", "Writes outside the API server.", &["target"])?,
+            failing: gauge("failing", "Objects whose newest pass failed.", &["controller"])?,
             machines: gauge(
                 "machines",
                 "Machines somebody works on or wants to, by stage of their maintenance.",

@@ -117,12 +117,14 @@ fn tell(context: &Context, observed: &Observed, decision: &Decision) {
 async fn write(context: &Context, decision: &Decision) {
     let manager = crds::labels::field_manager(CONTROLLER);
     let recorder = context.recorder();
+    let mut failed = 0;
     for change in &decision.changes {
         match apply::apply(&context.client, &recorder, &manager, std::slice::from_ref(change)).await {
             Ok(applied) => context.metrics.wrote(CONTROLLER, applied.writes),
             // Read again in the next pass.
             Err(error) if error.is_conflict() => {}
             Err(error) => {
+                failed += 1;
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "a broken glass is not mended yet"
@@ -130,4 +132,5 @@ async fn write(context: &Context, decision: &Decision) {
             }
         }
     }
+    context.metrics.failed(CONTROLLER, failed);
 }

@@ -171,7 +171,9 @@ impl Keeper {
                 "a record was not written"
             );
         }
-        let Some((host, key)) = self.desk.absorb(outcome, now_ms()) else {
+        let sealed = self.desk.absorb(outcome, now_ms());
+        self.context.metrics.failed(CONTROLLER, self.desk.failing());
+        let Some((host, key)) = sealed else {
             return;
         };
         self.rows.add(&host.name, &key.0, &key.1);

@@ -17,13 +17,13 @@ use crds::{SprintSchedule, SprintScheduleStatus};
 use futures::StreamExt as _;
 use kube::core::DeserializeGuard;
 use kube::runtime::Controller;
-use kube::runtime::controller::{Action, Config};
+use kube::runtime::controller::{self, Action, Config};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt as _};
 use serde::Deserialize as _;
 
 use crate::apply::{self, apply};
-use crate::backoff;
+use crate::backoff::{self, Failures};
 use crate::change::Change;
 use crate::context::Context;
 use observe::Past;
@@ -52,6 +52,7 @@ pub enum Error {
 struct Shared {
     context: Context,
     past: Mutex<BTreeMap<String, Past>>,
+    failures: Failures,
 }
 
 impl Shared {
@@ -65,19 +66,22 @@ impl Shared {
 pub async fn run(context: Context) {
     let api: Api<DeserializeGuard<SprintSchedule>> = Api::all(context.client.clone());
     let shared = Arc::new(Shared {
+        failures: context.metrics.failures(CONTROLLER),
         context,
         past: Mutex::default(),
     });
     Controller::new(api, watcher::Config::default())
         .with_config(Config::default().concurrency(CONCURRENCY))
-        .run(reconcile, retry, shared)
+        .run(reconcile, retry, Arc::clone(&shared))
         .for_each(|result| {
-            // Failed reconciles are told by `retry`.
-            if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = &result {
-                tracing::warn!(
+            match &result {
+                Err(error @ controller::Error::QueueError(_)) => tracing::warn!(
                     error = error as &dyn std::error::Error,
                     "SprintSchedules cannot be watched; check the operator's role and the CRD"
-                );
+                ),
+                Err(controller::Error::ObjectNotFound(gone)) => shared.failures.over(&gone.name),
+                // Failed reconciles are told by `retry`.
+                Ok(_) | Err(_) => {}
             }
             std::future::ready(())
         })
@@ -101,8 +105,8 @@ async fn reconcile(object: Arc<DeserializeGuard<SprintSchedule>>, shared: Arc<Sh
         source,
     })?;
     metrics.wrote(CONTROLLER, written.writes);
+    shared.failures.over(&name);
     shared.with_past(&name, |past| {
-        past.failures = 0;
         if written.writes > 0 {
             past.written_ms = Some(now_ms);
             past.previous = changes.iter().find_map(written_status);
@@ -125,10 +129,7 @@ pub fn written_status(change: &Change) -> Option<SprintScheduleStatus> {
 )]
 fn retry(object: Arc<DeserializeGuard<SprintSchedule>>, error: &Error, shared: Arc<Shared>) -> Action {
     let name = object.name_any();
-    let failures = shared.with_past(&name, |past| {
-        past.failures = past.failures.saturating_add(1);
-        past.failures
-    });
+    let failures = shared.failures.another(&name);
     let wait = backoff::wait(&name, failures);
     tracing::warn!(
         error = error as &dyn std::error::Error,

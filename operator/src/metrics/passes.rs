@@ -1,6 +1,7 @@
 //! What every controller says of its passes: how long they took, how they ended, what they wrote.
 
 use super::Metrics;
+use crate::backoff::Failures;
 
 impl Metrics {
     /// Runs one pass of a controller; its result is counted as `ok` or by the error's category.
@@ -19,6 +20,18 @@ impl Metrics {
             self.ended(controller, result.as_ref().map_or_else(category, |_| "ok"));
             result
         }
+    }
+
+    /// Failures of a controller's objects, shown as they are counted.
+    pub fn failures(&self, controller: &str) -> Failures {
+        Failures::new(self.failing.with_label_values(&[controller]))
+    }
+
+    /// So many of a controller's objects failed in its newest pass.
+    pub fn failed(&self, controller: &str, objects: usize) {
+        self.failing
+            .with_label_values(&[controller])
+            .set(i64::try_from(objects).unwrap_or(i64::MAX));
     }
 
     /// A pass, or a part of one that fails alone, ended like this.

@@ -144,11 +144,12 @@ pub async fn run(
         trust: Box::new(trust),
         started: Instant::now(),
         golden: Mutex::default(),
-        failures: Failures::default(),
+        failures: context.metrics.failures(CONTROLLER),
         revisions: Mutex::default(),
         context,
     });
     wake::all(&stores, &wake);
+    let known = Arc::clone(&reconciler);
     let queue = UnboundedReceiverStream::new(woken).map(Ok::<ObjectRef<ModelDeployment>, Infallible>);
     let passes = applier(
         |deployment, reconciler: Arc<Reconciler>| reconcile(deployment, reconciler).boxed(),
@@ -163,6 +164,9 @@ pub async fn run(
         if let Err(ApplierError::ObjectNotFound(gone)) = pass {
             let deployment = ObjectRef::new(&gone.name).within(gone.namespace.as_deref().unwrap_or_default());
             doors.follow(&deployment, Vec::new());
+            known
+                .failures
+                .over(&format!("{}/{}", gone.namespace.unwrap_or_default(), gone.name));
         }
         std::future::ready(())
     });

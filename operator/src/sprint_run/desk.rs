@@ -313,6 +313,11 @@ impl Desk {
         }
     }
 
+    /// Records whose newest write failed.
+    pub fn failing(&self) -> usize {
+        self.notes.open.values().filter(|note| note.failures > 0).count()
+    }
+
     fn worked(
         &mut self,
         key: Key,

@@ -51,8 +51,6 @@ pub struct Past {
     pub written_ms: Option<i64>,
     /// What it wrote.
     pub previous: Option<SprintScheduleStatus>,
-    /// Failures in a row.
-    pub failures: u32,
 }
 
 /// Reads.
