@@ -60,6 +60,8 @@ pub struct Metrics {
     pub failing: IntGaugeVec,
     /// Protected objects that may be deleted because a person wrote down why.
     pub broken_glass: IntGauge,
+    /// Slot pods whose deployment is gone.
+    pub unattended_pods: IntGauge,
     /// Admission policies that should be there and bound, and are not.
     pub policies_missing: IntGauge,
     /// Protected pods that somebody tried to take away, by the reason of their condition `DisruptionTarget`.
@@ -194,6 +196,10 @@ impl Metrics {
                 "machines",
                 "Machines somebody works on or wants to, by stage of their maintenance.",
                 &["stage"],
+            )?,
+            unattended_pods: single(
+                "unattended_pods",
+                "Slot pods that nobody looks after: their ModelDeployment is gone.",
             )?,
             broken_glass: single(
                 "broken_glass",

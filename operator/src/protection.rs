@@ -42,6 +42,11 @@ pub async fn run(context: Context, stores: Stores) -> Result<(), Error> {
             targets: observed.targets.iter().map(|target| target.uid.clone()).collect(),
         };
         tell(&context, &observed, &decision);
+        let unattended = observe::unattended(&Lists::of(&stores));
+        context
+            .metrics
+            .unattended_pods
+            .set(i64::try_from(unattended).unwrap_or(i64::MAX));
         write(&context, &decision).await;
         tokio::time::sleep(PERIOD).await;
     }

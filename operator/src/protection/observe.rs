@@ -70,6 +70,19 @@ fn all<K: Resource<DynamicType = ()>>(objects: &[Arc<K>], seal: Seal) -> impl It
     objects.iter().filter_map(read)
 }
 
+/// How many slot pods nobody looks after: their deployment is gone, and nobody made it again.
+pub fn unattended(lists: &Lists) -> usize {
+    let key = |namespace: Option<String>, name: String| (namespace.unwrap_or_default(), name);
+    let known = lists.deployments.iter();
+    let known: BTreeSet<(String, String)> = known.map(|all| key(all.namespace(), all.name_any())).collect();
+    let named = |pod: &Arc<Pod>| Some(key(pod.namespace(), pod.labels().get(DEPLOYMENT)?.clone()));
+    let pods = lists
+        .pods
+        .iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    pods.filter_map(named).filter(|named| !known.contains(named)).count()
+}
+
 /// Objects of people whose mark is not as it should be.
 pub fn marks(lists: &Lists) -> Vec<Mark> {
     let carrying: BTreeSet<(String, String)> = lists
@@ -198,4 +211,42 @@ fn target(pod: &Pod) -> Option<Target> {
         uid: pod.uid().unwrap_or_default(),
         reason: condition.reason.clone().unwrap_or_default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::ModelDeploymentSpec;
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(namespace: &str, metadata: &serde_json::Value) -> Arc<Pod> {
+        let mut pod: Pod = serde_json::from_value(json!({"metadata": metadata})).expect("a Pod");
+        pod.metadata.namespace = Some(namespace.to_owned());
+        Arc::new(pod)
+    }
+
+    fn carrying(deployment: &str) -> serde_json::Value {
+        json!({"name": "p", "labels": {DEPLOYMENT: deployment}})
+    }
+
+    #[rstest]
+    #[case::of_one_that_is_there(pod("ai", &carrying("tiny")), 0)]
+    #[case::of_one_that_is_gone(pod("ai", &carrying("large")), 1)]
+    #[case::of_a_namesake_elsewhere(pod("other", &carrying("tiny")), 1)]
+    #[case::that_leaves(pod("ai", &json!({
+        "name": "p", "labels": {DEPLOYMENT: "large"}, "deletionTimestamp": "2026-01-01T00:00:00Z",
+    })), 0)]
+    #[case::of_nobody(pod("ai", &json!({"name": "p"})), 0)]
+    fn a_pod_is_unattended_where_its_deployment_is_gone(#[case] pod: Arc<Pod>, #[case] unattended: usize) {
+        let mut deployment = ModelDeployment::new("tiny", ModelDeploymentSpec::default());
+        deployment.metadata.namespace = Some("ai".to_owned());
+        let lists = Lists {
+            pods: vec![pod],
+            deployments: vec![Arc::new(deployment)],
+            ..Lists::default()
+        };
+        assert_eq!(super::unattended(&lists), unattended);
+    }
 }
