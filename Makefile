@@ -8,9 +8,11 @@ DENY_VERSION := 0.20.2
 SOAK_SEED ?= 1
 SOAK_EPOCHS ?= 10000
 SOAK_LIVES ?= 50
+PYTHON ?= python3
+GPU_SOAK_MINUTES ?= 60
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: help setup build images demo down test test-full soak soak-virtual gpu-test bench fmt lint deny unit vectors mutants verifier nvml cubins charts e2e sprint protection moments grid crashes generate
+.PHONY: help setup build images demo down test test-full soak soak-virtual gpu-test gpu-bench gpu-soak bench fmt lint deny unit vectors mutants verifier nvml cubins charts e2e sprint protection moments grid crashes generate
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | column -t -s $$'\t'
@@ -46,6 +48,13 @@ soak-virtual: ## SOAK_EPOCHS epochs with stories in virtual time, in SOAK_LIVES 
 gpu-test: ## The tests of the GPU on a GPU: vectors, reference, repeatability, memory
 	$(CARGO) test -p kernels --test gpu -- --ignored --test-threads=1 gpu_
 	$(CARGO) run --release -p kernels --bin poc-vectors -- --engine cuda kernels/vectors
+
+gpu-bench: ## What the proof costs on a GPU, by turns with torch where PYTHON has it; writes docs/benchmarks.md. Without a GPU one line and no figures
+	mkdir -p target
+	$(CARGO) run --release -p kernels --bin gpu-bench -- --python $(PYTHON) --json target/gpu-bench.json --write docs
+
+gpu-soak: ## GPU_SOAK_MINUTES of rounds that start and stop on a GPU; fails when memory, handles or the process have grown
+	$(CARGO) run --release -p kernels --bin gpu-bench -- soak --minutes $(GPU_SOAK_MINUTES)
 
 bench: ## How cost grows with the fleet: ratios, in one run
 	$(CARGO) bench --profile dev --workspace --exclude crds --bench growth
@@ -107,4 +116,5 @@ crashes: setup ## The operator killed at every write, with old lists and lost ev
 generate: ## Rewrite every generated file
 	ci/cubins.sh
 	UPDATE_GENERATED=1 $(CARGO) test -p crds -p proto -p e2e -p node-agent --test generated
+	UPDATE_GENERATED=1 $(CARGO) test -p kernels --test bench the_documents_tables
 	UPDATE_GENERATED=1 $(CARGO) test -p network-simulator --test virtual_time every_machine

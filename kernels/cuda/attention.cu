@@ -55,6 +55,18 @@ struct Problem {
     float scale;
 };
 
+// Accumulators of a row of tiles, empty.
+template <unsigned TILES>
+__device__ __forceinline__ void clear(float (&row)[TILES][4]) {
+#pragma unroll
+    for (unsigned n = 0; n < TILES; ++n) {
+#pragma unroll
+        for (unsigned i = 0; i < 4; ++i) {
+            row[n][i] = 0.0f;
+        }
+    }
+}
+
 // One warp's share: M times 16 queries of WIDTH elements against tiles of KEYS keys.
 template <unsigned WIDTH, unsigned M, unsigned KEYS>
 struct Share {
@@ -70,13 +82,7 @@ struct Share {
     __device__ __forceinline__ void begin() {
 #pragma unroll
         for (unsigned m = 0; m < M; ++m) {
-#pragma unroll
-            for (unsigned n = 0; n < WIDTH / 8; ++n) {
-#pragma unroll
-                for (unsigned i = 0; i < 4; ++i) {
-                    out[m][n][i] = 0.0f;
-                }
-            }
+            clear(out[m]);
             largest[m][0] = largest[m][1] = minus_infinity();
             sum[m][0] = sum[m][1] = 0.0f;
         }
@@ -87,13 +93,7 @@ struct Share {
         const unsigned lane = threadIdx.x % WARP;
 #pragma unroll
         for (unsigned m = 0; m < M; ++m) {
-#pragma unroll
-            for (unsigned n = 0; n < KEYS / 8; ++n) {
-#pragma unroll
-                for (unsigned i = 0; i < 4; ++i) {
-                    scores[m][n][i] = 0.0f;
-                }
-            }
+            clear(scores[m]);
         }
 #pragma unroll
         for (unsigned k = 0; k < WIDTH / 16; ++k) {

@@ -14,6 +14,7 @@ mod trace;
 mod weights;
 
 pub use arithmetic::{Arithmetic, Bf16, Dtype, F16, F32, ParseDtypeError};
+pub use mlp::silu;
 pub use recipe::{Config, InvalidConfig, MoeConfig, Recipe, UnknownRecipe};
 pub use trace::{LayerTrace, Routed, Trace};
 pub use weights::{TensorSpec, tensor, tensors};

@@ -12,6 +12,7 @@ use kernels::{
     cuda::{
         CudaPrefillV2, Error, Shape,
         driver::{Gpu, Options, Wanted},
+        plan::Part,
         weights::{Grown, Published},
     },
     decoder::{Config, Dtype, Model, Recipe},
@@ -33,25 +34,14 @@ fn libraries() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("simulated-cuda-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a folder");
-        let built = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/cuda/build-host.sh"))
-            .arg(folder.join("libcuda.so"))
+        let built = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/cuda/host/build-host.sh"))
+            .arg("--driver")
+            .arg(&folder)
             .output()
             .expect("build-host.sh runs");
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        std::os::unix::fs::symlink("libcuda.so", folder.join("libcublasLt.so"))
-            .or_else(exists)
-            .expect("a link");
         folder
     })
-}
-
-fn exists(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::AlreadyExists {
-        Ok(())
-    } else {
-        Err(error)
-    }
 }
 
 /// Runs tests of this file in a process that finds the simulated driver.
@@ -86,7 +76,7 @@ fn what_a_gpu_must_do_the_simulated_driver_shows() {
     // A line each time the last context goes.
     assert!(
         left.lines()
-            .all(|line| line.starts_with("device 0 allocations 0 bytes, pinned 0")),
+            .all(|line| line.starts_with("device 0 allocations 0 bytes, pinned 0, handles 0,")),
         "{left}"
     );
 }
@@ -273,6 +263,39 @@ fn gpu_rounds_do_not_take_memory() {
         generate(&gpu, &round(8 + turn % 5, 12, turn % 2 == 0), &[turn as i64]);
     }
     assert_eq!(gpu.free_bytes().expect("a number"), free);
+}
+
+#[test]
+#[ignore = "needs a driver"]
+fn gpu_every_batch_is_timed_from_its_first_copy_to_its_last() {
+    let gpu = on_gpu("any", &config(64, (4, 2, 16), 64, 2), 2, 8);
+    let round = round(8, 12, false);
+    generate(&gpu, &round, &[0, 1]);
+    assert!(gpu.spans().is_empty(), "nobody watched");
+    gpu.watch(true);
+    generate(&gpu, &round, &[0, 1, 2, 3, 4, 5, 6]);
+    let spans = gpu.spans();
+    assert_eq!(spans.len(), 4);
+    assert!(spans.iter().all(|span| span.ran > 0.0), "{spans:?}");
+    assert!(spans[0].idle.is_none() && spans[1..].iter().all(|span| span.idle.is_some_and(|idle| idle >= 0.0)));
+    assert!(gpu.spans().is_empty(), "told once");
+    gpu.watch(false);
+    generate(&gpu, &round, &[0, 1]);
+    assert!(gpu.spans().is_empty());
+}
+
+#[test]
+#[ignore = "needs a driver"]
+fn gpu_a_part_of_a_round_runs_and_leaves_the_round_as_it_was() {
+    let gpu = on_gpu("any", &config(64, (4, 2, 16), 64, 2), 2, 8);
+    let round = round(8, 12, false);
+    let artifacts = generate(&gpu, &round, &[0, 1, 2]);
+    for part in [Part::Products, Part::Prefill, Part::Whole] {
+        gpu.watch(true);
+        gpu.run_part(&round, part, 5).expect("it runs");
+        assert_eq!(gpu.spans().len(), 5, "{part:?}");
+        assert_eq!(generate(&gpu, &round, &[0, 1, 2]), artifacts, "{part:?}");
+    }
 }
 
 #[test]

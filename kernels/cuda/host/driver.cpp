@@ -4,10 +4,11 @@
 //  * work on a stream is done when somebody waits for it and not before, so memory that is reused too early shows;
 //  * memory is NaN until it is written and after it is freed;
 //  * copies, launches and products outside of what was allocated end the program with a message;
-//  * what is still allocated when the last context is released is said (SIMULATED_CUDA_LEDGER).
+//  * times are those of events that were made for it, recorded and passed; an event that is recorded into a graph ends the program;
+//  * what is still allocated and which handles are open when the last context is released is said (SIMULATED_CUDA_LEDGER).
 //
 // SIMULATED_CUDA_VERSION (13000), _DEVICES (1), _MEMORY (bytes, 4 GiB), _NAME, _MPS (0), _CAPABILITY (90), _LEDGER (file), _FAIL (entry point that fails),
-// _NAN (number of the projection from which on states are not finite).
+// _NAN (number of the projection from which on states are not finite), _LEAK (of how many frees one gives nothing back).
 
 #include <algorithm>
 #include <chrono>
@@ -27,7 +28,7 @@ extern "C" int emulate(const char *kernel, const unsigned grid[3], const unsigne
 
 namespace {
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500, UNKNOWN = 999 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600, UNKNOWN = 999 };
 
 long setting(const char *name, long otherwise) {
     const char *text = std::getenv(name);
@@ -80,10 +81,15 @@ struct Graph {
     std::vector<Work> steps;
 };
 
-struct Event {
-    bool recorded = false;
+// What was recorded last stays alive until it is done, also where its event is destroyed before.
+struct Mark {
     bool done = false;
     std::chrono::steady_clock::time_point at;
+};
+
+struct Event {
+    bool timed = true;
+    std::shared_ptr<Mark> mark;
 };
 
 struct Stream {
@@ -109,6 +115,12 @@ struct Stream {
 };
 std::vector<Stream *> streams;
 int contexts = 0;
+
+// Handles that were made and not destroyed.
+struct Handles {
+    long events = 0, graphs = 0, modules = 0;
+};
+Handles live;
 
 // --- kernels
 
@@ -261,7 +273,8 @@ CUresult cuDevicePrimaryCtxRelease_v2(int) {
     const char *file = std::getenv("SIMULATED_CUDA_LEDGER");
     if (--contexts == 0 && file) {
         if (FILE *out = std::fopen(file, "a")) {
-            std::fprintf(out, "device %zu allocations %zu bytes, pinned %zu, most %zu bytes\n", memory.device.size(), memory.used, memory.pinned.size(), memory.most);
+            std::fprintf(out, "device %zu allocations %zu bytes, pinned %zu, handles %ld, most %zu bytes\n", memory.device.size(), memory.used, memory.pinned.size(),
+                         live.events + live.graphs + live.modules + static_cast<long>(streams.size()), memory.most);
             std::fclose(out);
         }
     }
@@ -299,7 +312,9 @@ CUresult cuMemFree_v2(uint64_t address) {
     std::lock_guard<std::mutex> held(memory.lock);
     auto it = memory.device.find(address);
     if (it == memory.device.end()) misuse("cuMemFree of what was not allocated");
-    memory.used -= it->second;
+    static long frees = 0;
+    const long leak = setting("SIMULATED_CUDA_LEAK", 0);
+    if (leak == 0 || ++frees % leak != 0) memory.used -= it->second;
     std::memset(reinterpret_cast<void *>(address), 0xff, it->second);
     std::free(reinterpret_cast<void *>(address));
     memory.device.erase(it);
@@ -357,11 +372,13 @@ CUresult cuStreamBeginCapture_v2(Stream *stream, int) {
 CUresult cuStreamEndCapture(Stream *stream, std::shared_ptr<Graph> **graph) {
     stream->capturing = false;
     *graph = new std::shared_ptr<Graph>(std::move(stream->captured));
+    live.graphs++;
     return SUCCESS;
 }
 static CUresult instantiate(std::shared_ptr<Graph> **exec, std::shared_ptr<Graph> *graph) {
     if (fails("cuGraphInstantiate")) return UNKNOWN;
     *exec = new std::shared_ptr<Graph>(*graph);
+    live.graphs++;
     return SUCCESS;
 }
 CUresult cuGraphInstantiateWithFlags(std::shared_ptr<Graph> **exec, std::shared_ptr<Graph> *graph, unsigned long long) { return instantiate(exec, graph); }
@@ -377,39 +394,50 @@ CUresult cuGraphLaunch(std::shared_ptr<Graph> *exec, Stream *stream) {
 }
 CUresult cuGraphExecDestroy(std::shared_ptr<Graph> *exec) {
     delete exec;
+    live.graphs--;
     return SUCCESS;
 }
 CUresult cuGraphDestroy(std::shared_ptr<Graph> *graph) {
     delete graph;
+    live.graphs--;
     return SUCCESS;
 }
 
-CUresult cuEventCreate(Event **event, unsigned) {
+CUresult cuEventCreate(Event **event, unsigned flags) {
+    ENTRY(cuEventCreate);
     *event = new Event;
+    (*event)->timed = (flags & 2) == 0;
+    live.events++;
     return SUCCESS;
 }
 CUresult cuEventDestroy_v2(Event *event) {
     delete event;
+    live.events--;
     return SUCCESS;
 }
 CUresult cuEventRecord(Event *event, Stream *stream) {
-    event->recorded = true;
-    event->done = false;
-    stream->put([event] {
-        event->done = true;
-        event->at = std::chrono::steady_clock::now();
+    ENTRY(cuEventRecord);
+    if (stream->capturing) misuse("cuEventRecord while the stream captures: a replay would not record it");
+    auto mark = std::make_shared<Mark>();
+    event->mark = mark;
+    stream->put([mark] {
+        mark->done = true;
+        mark->at = std::chrono::steady_clock::now();
     });
     return SUCCESS;
 }
 CUresult cuEventSynchronize(Event *event) {
     for (Stream *stream : streams)
-        while (event->recorded && !event->done && stream->advance()) {
+        while (event->mark && !event->mark->done && stream->advance()) {
         }
-    return event->done || !event->recorded ? SUCCESS : UNKNOWN;
+    return event->mark && !event->mark->done ? UNKNOWN : SUCCESS;
 }
-CUresult cuEventQuery(Event *event) { return event->done ? SUCCESS : 600; }
+CUresult cuEventQuery(Event *event) { return event->mark && !event->mark->done ? NOT_READY : SUCCESS; }
 CUresult cuEventElapsedTime_v2(float *milliseconds, Event *begun, Event *ended) {
-    *milliseconds = std::chrono::duration<float, std::milli>(ended->at - begun->at).count();
+    ENTRY(cuEventElapsedTime);
+    if (!begun->timed || !ended->timed || !begun->mark || !ended->mark) return INVALID_HANDLE;
+    if (!begun->mark->done || !ended->mark->done) return NOT_READY;
+    *milliseconds = std::chrono::duration<float, std::milli>(ended->mark->at - begun->mark->at).count();
     return SUCCESS;
 }
 
@@ -418,10 +446,12 @@ CUresult cuModuleLoadData(void **module, const void *image) {
     const bool cubin = std::memcmp(bytes, "\x7f" "ELF", 4) == 0;
     if (!cubin && !std::strstr(static_cast<const char *>(image), ".version")) misuse("cuModuleLoadData of neither a cubin nor PTX");
     *module = new std::string;
+    live.modules++;
     return SUCCESS;
 }
 CUresult cuModuleUnload(void *module) {
     delete static_cast<std::string *>(module);
+    live.modules--;
     return SUCCESS;
 }
 CUresult cuModuleGetFunction(Function **function, void *, const char *name) {

@@ -1,18 +1,23 @@
 //! Apply: a real GPU through the driver. One stream: what is submitted runs in order, copies included, and nothing waits in between.
 
+mod find;
 mod gemm;
 mod host;
+mod times;
 
-use self::{gemm::Gemms, host::Pinned};
+pub use self::find::uuid_of;
+use self::{
+    find::{driver_version, find},
+    gemm::Gemms,
+    host::Pinned,
+    times::{Times, Watched},
+};
 use super::{
-    Device, Error, OLDEST_DRIVER,
-    device::Places,
+    Device, Error,
+    device::{Places, Span},
     plan::{Arg, Buffer, Kernel, Launch, Place, Step},
 };
-use cudarc::driver::{
-    CudaContext, CudaEvent, CudaGraph, CudaStream, DriverError, result,
-    sys::{self, CUdevice_attribute as Attribute},
-};
+use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, CudaStream, DriverError, result, sys};
 use std::{
     collections::{BTreeMap, VecDeque},
     ffi::{CString, c_void},
@@ -53,6 +58,9 @@ const MODULES: [Module; 6] = [
 /// Most shared memory of a launch, bytes: attention with heads of 128.
 const SHARED: i32 = 96 << 10;
 
+/// How names of GPUs begin that the simulated driver shows; the last two digits count them.
+const SIMULATED: &str = "GPU-00010203-0405-0607-0809-0a0b0c0d0e";
+
 /// Which of the GPUs that this process sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
@@ -83,6 +91,7 @@ pub struct Gpu {
     recorded: Option<CudaGraph>,
     flying: VecDeque<Flying>,
     landed: Vec<Flying>,
+    watched: Option<Watched>,
     gemms: Gemms,
     functions: BTreeMap<Kernel, sys::CUfunction>,
     modules: Vec<sys::CUmodule>,
@@ -97,6 +106,7 @@ struct Flying {
     output: Pinned,
     length: usize,
     done: CudaEvent,
+    times: Option<Times>,
 }
 
 // SAFETY: functions, modules and the graph are handles of the context, which every call here binds to its thread first; `&mut self` keeps calls apart.
@@ -133,6 +143,7 @@ impl Gpu {
             recorded: None,
             flying: VecDeque::new(),
             landed: Vec::new(),
+            watched: None,
             gemms: Gemms::new(&name, driver_version()?, options.algorithms.clone())?,
             functions: BTreeMap::new(),
             modules: Vec::new(),
@@ -149,6 +160,36 @@ impl Gpu {
     /// As the driver names it.
     pub fn uuid(&self) -> &str {
         &self.uuid
+    }
+
+    /// The product.
+    pub fn name(&self) -> Result<String, Error> {
+        self.context.name().map_err(failed("cuDeviceGetName"))
+    }
+
+    /// Whether this is the driver of `kernels/cuda/host`, whose times are those of a CPU.
+    pub fn is_simulated(&self) -> bool {
+        self.uuid.starts_with(SIMULATED)
+    }
+
+    /// An event that notes when it passes.
+    fn timed_event(&self) -> Result<CudaEvent, Error> {
+        self.context
+            .new_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT))
+            .map_err(failed("cuEventCreate"))
+    }
+
+    /// Events of the next batch, the first of them recorded, where somebody watches.
+    fn begin(&self) -> Result<Option<Times>, Error> {
+        if self.watched.is_none() {
+            return Ok(None);
+        }
+        let times = Times {
+            begun: self.timed_event()?,
+            ended: self.timed_event()?,
+        };
+        times.begun.record(&self.stream).map_err(failed("cuEventRecord"))?;
+        Ok(Some(times))
     }
 
     #[expect(unsafe_code, reason = "the driver's interface")]
@@ -260,6 +301,7 @@ impl Gpu {
                 .context
                 .new_event(Some(sys::CUevent_flags::CU_EVENT_BLOCKING_SYNC))
                 .map_err(failed("cuEventCreate"))?,
+            times: None,
         })
     }
 }
@@ -329,6 +371,7 @@ impl Device for Gpu {
         flying.length = length;
         flying.input.as_mut_slice()[..input.len()].copy_from_slice(input);
         self.context.bind_to_thread().map_err(failed("cuCtxSetCurrent"))?;
+        flying.times = self.begin()?;
         let stream = self.stream.cu_stream();
         // SAFETY: pinned memory that stays where it is until the batch has landed.
         unsafe { result::memcpy_htod_async(to, &flying.input.as_mut_slice()[..input.len()], stream) }
@@ -339,6 +382,9 @@ impl Device for Gpu {
         // SAFETY: as above.
         unsafe { result::memcpy_dtoh_async(&mut flying.output.as_mut_slice()[..length], from, stream) }
             .map_err(failed("cuMemcpyDtoHAsync"))?;
+        if let Some(times) = &flying.times {
+            times.ended.record(&self.stream).map_err(failed("cuEventRecord"))?;
+        }
         flying.done.record(&self.stream).map_err(failed("cuEventRecord"))?;
         self.flying.push_back(flying);
         Ok(())
@@ -350,8 +396,22 @@ impl Device for Gpu {
         };
         flying.done.synchronize().map_err(failed("cuEventSynchronize"))?;
         let bytes = flying.output.as_mut_slice()[..flying.length].to_vec();
+        if let (Some(times), Some(watched)) = (flying.times.take(), &mut self.watched) {
+            watched.note(times)?;
+        }
         self.landed.push(flying);
         Ok(bytes)
+    }
+
+    fn watch(&mut self, on: bool) {
+        self.watched = on.then(Watched::default);
+    }
+
+    fn spans(&mut self) -> Vec<Span> {
+        self.watched
+            .as_mut()
+            .map(|watched| std::mem::take(&mut watched.spans))
+            .unwrap_or_default()
     }
 }
 
@@ -366,93 +426,4 @@ impl Drop for Gpu {
             _ = unsafe { result::module::unload(module) };
         }
     }
-}
-
-/// The name of a GPU: what one that is whole and not shared is locked by before it is opened.
-pub fn uuid_of(gpu: &Wanted) -> Result<String, Error> {
-    find(gpu).map(|(_, uuid)| uuid)
-}
-
-/// The driver's CUDA version.
-#[expect(unsafe_code, reason = "the driver's interface")]
-fn driver_version() -> Result<i32, Error> {
-    let mut version = 0;
-    // SAFETY: writes one integer; any driver has it.
-    unsafe { sys::cuDriverGetVersion(&raw mut version).result() }.map_err(failed("cuDriverGetVersion"))?;
-    Ok(version)
-}
-
-/// Ordinal and name of the GPU asked for.
-#[expect(unsafe_code, reason = "the driver's interface")]
-fn find(wanted: &Wanted) -> Result<(usize, String), Error> {
-    // SAFETY: loads a library, whose initialisers run; it is the driver's.
-    if !unsafe { sys::is_culib_present() } {
-        return Err(Error::NoDriver);
-    }
-    let have = driver_version()?;
-    if have < OLDEST_DRIVER {
-        return Err(Error::OldDriver { have });
-    }
-    match result::init() {
-        Ok(()) => {}
-        Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NO_DEVICE => {
-            return Err(Error::NoDevice("cuInit finds none".into()));
-        }
-        Err(error) => return Err(failed("cuInit")(error)),
-    }
-    let count = result::device::get_count().map_err(failed("cuDeviceGetCount"))?;
-    let mut seen = Vec::new();
-    for ordinal in 0..count {
-        let device = result::device::get(ordinal).map_err(failed("cuDeviceGet"))?;
-        let uuid = written(&result::device::get_uuid(device).map_err(failed("cuDeviceGetUuid"))?);
-        let found = match wanted {
-            Wanted::Ordinal(place) => *place == ordinal as usize,
-            Wanted::Uuid(wanted) => *wanted == uuid,
-        };
-        if found {
-            whole(device, &uuid)?;
-            return Ok((ordinal as usize, uuid));
-        }
-        seen.push(uuid);
-    }
-    Err(Error::NoDevice(match wanted {
-        Wanted::Ordinal(place) => format!("number {place} is not among [{}]", seen.join(", ")),
-        Wanted::Uuid(wanted) => format!("{wanted} is not among [{}]", seen.join(", ")),
-    }))
-}
-
-/// Refuses a GPU that is cut or shared.
-#[expect(unsafe_code, reason = "the driver's interface")]
-fn whole(device: sys::CUdevice, uuid: &str) -> Result<(), Error> {
-    let shared = |how, remedy| Error::Shared {
-        uuid: uuid.to_owned(),
-        how,
-        remedy,
-    };
-    let name = result::device::get_name(device).map_err(failed("cuDeviceGetName"))?;
-    if name.contains(" MIG ") {
-        return Err(shared("an instance cut by MIG", "switch MIG off on this GPU"));
-    }
-    // SAFETY: reads a number of a device that exists.
-    let served = unsafe { result::device::get_attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MPS_ENABLED) };
-    if served.is_ok_and(|served| served != 0) {
-        return Err(shared(
-            "behind an MPS server",
-            "stop the MPS control daemon for this GPU",
-        ));
-    }
-    Ok(())
-}
-
-/// `GPU-…` as the driver's tools write it.
-fn written(uuid: &sys::CUuuid) -> String {
-    let hex = hex::encode(uuid.bytes.map(i8::cast_unsigned));
-    format!(
-        "GPU-{}-{}-{}-{}-{}",
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..]
-    )
 }

@@ -1,6 +1,6 @@
 //! Why something cannot be computed on a GPU. The four a person meets first say which of driver, device, version or memory it is.
 
-use super::shape::{MAX_K_DIM, MAX_SEQ_LEN};
+use super::shape::{MAX_K_DIM, MAX_ROWS, MAX_SEQ_LEN};
 use thiserror::Error;
 
 /// Oldest driver that runs the kernels: CUDA 13.0 (release 580).
@@ -67,6 +67,12 @@ pub enum Error {
         seq_len: usize,
         /// Numbers of an artifact asked for.
         k_dim: usize,
+    },
+    /// A batch that no grid holds.
+    #[error("batch: {rows} rows: at most {MAX_ROWS} are computed at a time; use fewer nonces a batch")]
+    Rows {
+        /// Nonces times tokens.
+        rows: usize,
     },
     /// Weights that are not there or of another form.
     #[error("weights: {0}")]

@@ -92,7 +92,7 @@ mod tests {
             k_dim: 12,
             segments: 1,
         };
-        Ledger::new(shape, batch, &plan(shape, &Layout::new(shape), batch))
+        Ledger::new(shape, batch, &plan(shape, &Layout::new(shape), batch).unwrap())
     }
 
     #[test]

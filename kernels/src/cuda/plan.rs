@@ -14,9 +14,12 @@
 //!
 //! From the last layer only the last row of a sequence leaves: its queries, output and MLP are computed for that row alone.
 
+mod part;
 mod steps;
 
-use super::{Shape, weights::Layout};
+pub use part::Part;
+
+use super::{Error, MAX_ROWS, Shape, weights::Layout};
 
 /// Device memory by purpose. Rows are tokens unless said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -264,12 +267,16 @@ pub struct Plan {
     pub sizes: Vec<(Buffer, u64)>,
 }
 
-/// The plan of a batch.
-pub fn plan(shape: &Shape, layout: &Layout, batch: Batch) -> Plan {
-    Plan {
+/// The plan of a batch, which has at most [`MAX_ROWS`] rows.
+pub fn plan(shape: &Shape, layout: &Layout, batch: Batch) -> Result<Plan, Error> {
+    let rows = batch.nonces.saturating_mul(batch.seq_len);
+    if rows > MAX_ROWS {
+        return Err(Error::Rows { rows });
+    }
+    Ok(Plan {
         steps: steps::of(shape, layout, batch),
         sizes: sizes(shape, batch),
-    }
+    })
 }
 
 fn sizes(shape: &Shape, batch: Batch) -> Vec<(Buffer, u64)> {
@@ -296,4 +303,37 @@ fn sizes(shape: &Shape, batch: Batch) -> Vec<(Buffer, u64)> {
     ]
     .map(|(buffer, bytes)| (buffer, bytes as u64))
     .to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decoder::Recipe;
+
+    #[test]
+    fn more_rows_than_a_grid_has_are_refused_by_name() {
+        let shape = Shape::try_from(&Recipe::TinyQwen3Dense.config()).unwrap();
+        let of = |nonces, seq_len| {
+            let batch = Batch {
+                nonces,
+                seq_len,
+                k_dim: 12,
+                segments: 1,
+            };
+            plan(&shape, &Layout::new(&shape), batch)
+        };
+        let widest = of(63, 1024).unwrap();
+        let grids = widest.steps.iter().filter_map(|step| match step {
+            Step::Launch(launch) => Some(launch.grid),
+            Step::Gemm(_) => None,
+        });
+        assert!(grids.clone().all(|[_, y, z]| y <= 65_535 && z <= 65_535));
+        assert!(
+            grids.clone().any(|[_, y, _]| y == 64_512),
+            "rows stand in the second dimension"
+        );
+        assert_eq!(of(64, 1024).unwrap_err(), Error::Rows { rows: 65_536 });
+        assert_eq!(of(usize::MAX, 2).unwrap_err(), Error::Rows { rows: usize::MAX });
+        assert!(of(65_535, 1).is_ok());
+    }
 }

@@ -2,8 +2,9 @@
 
 use super::{
     Device, Error, Layout, MAX_K_DIM, MAX_ROWS, MAX_SEQ_LEN, Shape,
-    device::Places,
-    plan::{Batch, Buffer, Plan, plan},
+    device::{Places, Span},
+    ledger::Ledger,
+    plan::{Batch, Buffer, Part, Plan, plan},
     weights::{Digest, Source},
 };
 use crate::{
@@ -62,6 +63,30 @@ impl CudaPrefillV2 {
     /// Digest of the weights on the device: [`super::weights::digest`].
     pub fn weights_digest(&self) -> String {
         lock(&self.engine).weights_digest.clone()
+    }
+
+    /// What a round's batches are made of, and what one costs.
+    pub fn cost(&self, round: &Round) -> Result<(Batch, Ledger), Error> {
+        let engine = lock(&self.engine);
+        let batch = engine.batch_of(round);
+        let plan = plan(&self.shape, &engine.layout, batch)?;
+        Ok((batch, Ledger::new(&self.shape, batch, &plan)))
+    }
+
+    /// From now on notes of every batch when it begins and ends on the device, or no more.
+    pub fn watch(&self, on: bool) {
+        lock(&self.engine).device.watch(on);
+    }
+
+    /// What was noted of the batches computed since.
+    pub fn spans(&self) -> Vec<Span> {
+        lock(&self.engine).device.spans()
+    }
+
+    /// Runs a part of a round's batches. For its time: of artifacts there are none. A whole batch must have been computed before, or the part begins on
+    /// numbers that nobody wrote.
+    pub fn run_part(&self, round: &Round, part: Part, batches: usize) -> Result<(), Error> {
+        lock(&self.engine).run_part(round, part, batches)
     }
 
     /// Shape of the model.
@@ -131,8 +156,6 @@ struct Engine {
     layout: Layout,
     nonces: usize,
     places: Places,
-    /// Buffers that a plan asked for, with their sizes.
-    allocated: Vec<(Buffer, u64)>,
     /// The round whose vectors are on the device, with its batches' form.
     begun: Option<(Round, Batch)>,
     not_finite: u32,
@@ -153,14 +176,13 @@ impl Engine {
             layout: Layout::new(shape),
             nonces: nonces.max(1),
             places: Places::default(),
-            allocated: Vec::new(),
             begun: None,
             not_finite: 0,
             weights_digest: String::new(),
         };
         // The usual artifact and the generator with more seeds: what a round needs beyond it is a few words.
         let batch = engine.batch(seq_len.clamp(1, MAX_SEQ_LEN), 12, 8);
-        let Plan { steps, sizes } = plan(&engine.shape, &engine.layout, batch);
+        let Plan { steps, sizes } = plan(&engine.shape, &engine.layout, batch)?;
         let wanted: Vec<_> = std::iter::once((Buffer::Weights, engine.layout.bytes))
             .chain(sizes)
             .collect();
@@ -187,16 +209,15 @@ impl Engine {
         }
     }
 
+    fn batch_of(&self, round: &Round) -> Batch {
+        self.batch(round.seq_len, round.k_dim, if round.stronger_rng { 8 } else { 1 })
+    }
+
     /// Allocates what is not there or too small: all of it, or nothing.
     fn make_room(&mut self, wanted: &[(Buffer, u64)]) -> Result<(), Error> {
-        let has = |allocated: &[(Buffer, u64)], wanted: &(Buffer, u64)| {
-            allocated
-                .iter()
-                .any(|(buffer, bytes)| *buffer == wanted.0 && *bytes >= wanted.1)
-        };
         let missing: Vec<_> = wanted
             .iter()
-            .filter(|wanted| !has(&self.allocated, wanted))
+            .filter(|(buffer, bytes)| !self.places.holds(*buffer, *bytes))
             .copied()
             .collect();
         if missing.is_empty() {
@@ -215,14 +236,12 @@ impl Engine {
                 Error::Memory { .. } => Error::Memory { needed, free },
                 other => other,
             })?;
-            self.places.put(buffer, address);
-            self.allocated.push((buffer, bytes));
+            self.places.put(buffer, address, bytes);
         }
         Ok(())
     }
 
     fn give_back(&mut self, buffer: Buffer) -> Result<(), Error> {
-        self.allocated.retain(|(other, _)| *other != buffer);
         self.places
             .take(buffer)
             .map_or(Ok(()), |address| self.device.free(address))
@@ -234,8 +253,8 @@ impl Engine {
             return Ok(());
         }
         self.begun = None;
-        let batch = self.batch(round.seq_len, round.k_dim, if round.stronger_rng { 8 } else { 1 });
-        let Plan { steps, sizes } = plan(&self.shape, &self.layout, batch);
+        let batch = self.batch_of(round);
+        let Plan { steps, sizes } = plan(&self.shape, &self.layout, batch)?;
         self.make_room(&sizes)?;
         let reflections: Vec<u8> = (0..self.shape.layers)
             .flat_map(|layer| householder::reflection_vector(&round.block_hash, layer, self.shape.hidden))
@@ -288,6 +307,32 @@ impl Engine {
             drop(self.device.collect());
         }
         ended
+    }
+
+    /// As [`Engine::run`] keeps the device busy, with other steps and without artifacts.
+    fn run_part(&mut self, round: &Round, part: Part, batches: usize) -> Result<(), Error> {
+        self.begin(round)?;
+        let Some((round, batch)) = self.begun.take() else {
+            return Ok(());
+        };
+        let steps = plan(&self.shape, &self.layout, batch)?.part(part);
+        self.device.record(&steps, &self.places)?;
+        let (mut words, mut results) = (Vec::new(), 0);
+        if part == Part::Whole {
+            words = seed_words(&round, batch, &[0]);
+            results = batch.result_bytes();
+        }
+        let seeds = self.places.address(Buffer::Seeds.start());
+        let from = self.places.address(Buffer::Results.start());
+        for flying in 0..batches + IN_FLIGHT {
+            if flying >= IN_FLIGHT {
+                self.device.collect()?;
+            }
+            if flying < batches {
+                self.device.submit(&words, seeds, from, results)?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes the oldest batch in. One number that is not finite makes all of it suspect.
@@ -348,11 +393,9 @@ impl Feed for Listed<'_> {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        for (buffer, _) in std::mem::take(&mut self.allocated) {
-            if let Some(address) = self.places.take(buffer) {
-                // The device goes with the engine: what it does not free now it frees then.
-                drop(self.device.free(address));
-            }
+        for address in self.places.take_all() {
+            // The device goes with the engine: what it does not free now it frees then.
+            drop(self.device.free(address));
         }
     }
 }

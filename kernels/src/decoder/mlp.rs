@@ -89,13 +89,20 @@ impl Gated {
     }
 }
 
+/// The gate's function in single precision, as every run computes it before it rounds.
+#[expect(clippy::inline_always, reason = "compiled for the vector units of `vector::widest`")]
+#[inline(always)]
+pub fn silu(x: f32) -> f32 {
+    x / (1.0 + vector::exp(-x))
+}
+
 /// gate = silu(gate) * up, silu rounded.
 pub(crate) fn gate_by<A: Arithmetic>(gate: &mut [f32], up: &[f32]) {
     vector::widest(
         #[inline(always)]
         || {
             for (gate, up) in gate.iter_mut().zip(up) {
-                *gate = A::round(A::round(*gate / (1.0 + vector::exp(-*gate))) * up);
+                *gate = A::round(A::round(silu(*gate)) * up);
             }
         },
     );

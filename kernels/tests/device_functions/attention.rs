@@ -187,6 +187,29 @@ fn large_scores_are_held(#[values(16, 32, 64, 128)] dim: usize) {
     assert_within(&problem.attended_last(), &problem.expected(0, 199), 5e-3);
 }
 
+/// Every score is hundreds below zero: a key that is not there and counted with a score of zero would be all that is seen.
+#[rstest]
+fn scores_far_below_zero_are_no_less_than_those_of_keys_that_are_not_there(
+    #[values(16, 32, 64, 128)] dim: usize,
+    #[values(1, 5, 65, 130, 200)] seq_len: usize,
+) {
+    let mut problem = Problem::new((2, seq_len), (2, 1), dim, 1.0);
+    let (width, keys) = (problem.width(), 2 * dim..3 * dim);
+    for row in problem.rows.chunks_exact_mut(width) {
+        row[..2 * dim].fill(bits(&[40.0])[0]);
+        for key in &mut row[keys.clone()] {
+            *key = bits(&[-40.0 + widen(&[*key])[0]])[0];
+        }
+    }
+    let found = problem.attended();
+    for (row, found) in found.chunks_exact(2 * dim).enumerate() {
+        assert_within(found, &problem.expected(row / seq_len, row % seq_len), HALF_STEP + 5e-3);
+    }
+    for (sequence, found) in problem.attended_last().chunks_exact(2 * dim).enumerate() {
+        assert_within(found, &problem.expected(sequence, seq_len - 1), 5e-3);
+    }
+}
+
 #[rstest]
 fn the_last_token_attends_to_all(
     #[values(16, 24, 32, 64, 128, 256)] dim: usize,

@@ -5,6 +5,8 @@ use crate::{
     numbers::{assert_same, assert_same_but_for_sums, bits, normals, round, weights, widen},
     rows,
 };
+use half::bf16;
+use kernels::decoder::silu;
 use rstest::rstest;
 
 fn gated(gate_up: &[u16], inner: usize) -> Vec<u16> {
@@ -56,6 +58,89 @@ fn every_gate_there_is_lets_through_what_the_formula_says() {
         .unzip();
     assert!(found.len() > 40_000);
     assert_same_but_for_sums(&found, &expected);
+}
+
+/// The nearest of bf16 to an exact gate, and the one that single precision may take for it: where the exact one is as good as in the middle of both.
+fn gates_of(exact: f64) -> [f32; 2] {
+    let nearest = bf16::from_f32(exact as f32);
+    let towards = if exact.abs() > f64::from(nearest.to_f32()).abs() {
+        1
+    } else {
+        -1
+    };
+    let other = bf16::from_bits(nearest.to_bits().wrapping_add_signed(towards));
+    let middle = f64::midpoint(f64::from(nearest.to_f32()), f64::from(other.to_f32()));
+    if (exact - middle).abs() <= exact.abs() / 4_194_304.0 {
+        [nearest.to_f32(), other.to_f32()]
+    } else {
+        [nearest.to_f32(); 2]
+    }
+}
+
+/// All gates of bf16, each with several ups, against the formula in double precision with the reference's two roundings.
+#[test]
+fn every_gate_is_to_the_bit_the_exact_one_rounded_twice() {
+    let gates: Vec<u16> = (0..=u16::MAX).collect();
+    let mut in_the_middle = 0;
+    for up in [1.0_f32, -0.6875, 300.0, 1e-3] {
+        let up = round(up);
+        let ups = bits(&vec![up; gates.len()]);
+        let gate_up: Vec<u16> = gates.iter().copied().chain(ups).collect();
+        let found = gated(&gate_up, gates.len());
+        for (gate, found) in widen(&gates).into_iter().zip(found) {
+            // Beyond the reach of its exponential the reference's gate is shut.
+            let exact = if (f32::MIN..-88.0).contains(&gate) {
+                -0.0
+            } else {
+                f64::from(gate) / (1.0 + (-f64::from(gate)).exp())
+            };
+            let wanted = gates_of(exact).map(|gate| bf16::from_f32(gate * up));
+            let found = bf16::from_bits(found);
+            if exact.is_nan() {
+                assert!(found.is_nan(), "{gate}");
+                continue;
+            }
+            assert!(
+                wanted.contains(&found),
+                "silu({gate}) × {up}: {found}, not one of {wanted:?}"
+            );
+            in_the_middle += usize::from(found != wanted[0]);
+        }
+    }
+    assert!(
+        in_the_middle <= 40,
+        "{in_the_middle} roundings of 262,144 went the other way"
+    );
+}
+
+/// Before it is rounded to bf16, where a wrong last coefficient still shows.
+#[test]
+fn gates_in_single_precision_are_the_references_to_the_bit() {
+    let steps = (-1_000_000..1_000_000).map(|step| step as f32 * 9.1e-5);
+    let ends = [
+        0.0,
+        -0.0,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+        f32::MIN_POSITIVE,
+        f32::MAX,
+        f32::MIN,
+    ];
+    let inputs: Vec<f32> = steps.chain(ends).collect();
+    let found = Buffer::new(&inputs);
+    launch(
+        "probe_silu",
+        Shape([1, 1, 1], 1024, 0),
+        &[&found, &(inputs.len() as u32)],
+    );
+    for (input, found) in inputs.iter().zip(found.iter()) {
+        let wanted = silu(*input);
+        assert!(
+            found.to_bits() == wanted.to_bits() || found.is_nan() && wanted.is_nan(),
+            "silu({input}): {found} instead of {wanted}"
+        );
+    }
 }
 
 /// Heads of queries and of keys, elements of each, tokens of a sequence, position of the first.

@@ -73,7 +73,7 @@ fn built() -> PathBuf {
     let name = format!("kernels-{}.so", &hex::encode(digest.finalize())[..16]);
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     if !path.exists() {
-        let status = Command::new(sources.join("build-host.sh")).arg(&path).status();
+        let status = Command::new(sources.join("host/build-host.sh")).arg(&path).status();
         assert!(status.expect("the script is there").success(), "g++ built the kernels");
     }
     path

@@ -28,14 +28,15 @@ fn libraries() -> &'static str {
         .get_or_init(|| {
             let folder =
                 PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("simulated-cuda-{}", std::process::id()));
-            std::fs::create_dir_all(&folder).unwrap();
-            let built =
-                std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../kernels/cuda/build-host.sh"))
-                    .arg(folder.join("libcuda.so"))
-                    .output()
-                    .unwrap();
+            let built = std::process::Command::new(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../kernels/cuda/host/build-host.sh"
+            ))
+            .arg("--driver")
+            .arg(&folder)
+            .output()
+            .unwrap();
             assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-            std::os::unix::fs::symlink("libcuda.so", folder.join("libcublasLt.so")).unwrap();
             folder
         })
         .to_str()
