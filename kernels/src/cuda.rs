@@ -6,6 +6,7 @@
 //! | decide: what that costs in launches and bytes | [`ledger`] |
 //! | apply: carries a plan out | [`device`]; on a GPU `driver` |
 //! | the scheme over it | [`round`] |
+//! | the same of experts in eight bits | [`moe`] |
 //!
 //! Nothing of CUDA is needed to build this: the driver and cuBLASLt are loaded when a GPU is asked for.
 
@@ -13,6 +14,7 @@ pub mod device;
 pub mod driver;
 mod error;
 pub mod ledger;
+pub mod moe;
 pub mod plan;
 pub mod round;
 pub mod shape;

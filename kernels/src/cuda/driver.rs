@@ -29,16 +29,19 @@ struct Module {
 
 macro_rules! module {
     ($name:literal, [$($kernel:ident),+]) => {
+        module!($name, "compute_80", [$($kernel),+])
+    };
+    ($name:literal, $least:literal, [$($kernel:ident),+]) => {
         Module {
             cubin: include_bytes!(concat!("../../cuda/cubin/", $name, ".sm_90a.cubin")),
-            ptx: concat!(include_str!(concat!("../../cuda/cubin/", $name, ".compute_80.ptx")), "\0").as_bytes(),
+            ptx: concat!(include_str!(concat!("../../cuda/cubin/", $name, ".", $least, ".ptx")), "\0").as_bytes(),
             kernels: &[$(Kernel::$kernel),+],
         }
     };
 }
 
 /// All kernels, by file.
-const MODULES: [Module; 6] = [
+const MODULES: [Module; 8] = [
     module!("inputs", [FillInputs]),
     module!("rows", [Norm, AddNorm, ReflectAddNorm, GatherLast]),
     module!("swiglu", [Swiglu]),
@@ -48,9 +51,17 @@ const MODULES: [Module; 6] = [
         [Attention16, Attention32, Attention64, Attention128, AttentionLast]
     ),
     module!("project", [Project]),
+    module!("whole_norm", [WholeNormRope]),
+    module!("route", [Router, Route, CountRoutes, PlaceRoutes, Combine]),
 ];
 
-/// Most shared memory of a launch, bytes: attention with heads of 128.
+/// What multiplies in eight bits: for capability 8.9 and newer.
+const FP8_MODULES: [Module; 2] = [
+    module!("quantize", "compute_89", [Quantize, SwigluQuantize]),
+    module!("grouped_gemm", "compute_89", [GroupedGemmFp8]),
+];
+
+/// Most shared memory of a launch, bytes: attention with heads of 128, products in eight bits.
 const SHARED: i32 = 96 << 10;
 
 /// Which of the GPUs that this process sees.
@@ -140,7 +151,12 @@ impl Gpu {
             context,
             uuid,
         };
-        for module in &MODULES {
+        let fp8 = if (major, minor) >= (8, 9) {
+            &FP8_MODULES[..]
+        } else {
+            &[]
+        };
+        for module in MODULES.iter().chain(fp8) {
             gpu.load(module, hopper)?;
         }
         Ok(gpu)
@@ -163,7 +179,7 @@ impl Gpu {
             let function =
                 unsafe { result::module::get_function(loaded, name) }.map_err(failed("cuModuleGetFunction"))?;
             // More than 48 KiB of shared memory has to be asked for by name.
-            if kernel.name().starts_with("attention_") {
+            if kernel.name().starts_with("attention_") || matches!(kernel, Kernel::GroupedGemmFp8 | Kernel::Router) {
                 let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
                 // SAFETY: a function that is loaded.
                 unsafe { result::function::set_function_attribute(function, attribute, SHARED) }
@@ -189,11 +205,18 @@ impl Gpu {
             })
             .collect();
         let mut pointers: Vec<*mut c_void> = words.iter_mut().map(|word| std::ptr::from_mut(word).cast()).collect();
-        let ([x, y, z], function) = (launch.grid, self.functions[&launch.kernel]);
+        let function = self.functions.get(&launch.kernel).ok_or_else(|| Error::Call {
+            call: "cuModuleGetFunction",
+            cause: format!(
+                "{} needs a GPU of compute capability 8.9 or newer",
+                launch.kernel.name()
+            ),
+        })?;
+        let [x, y, z] = launch.grid;
         // SAFETY: arguments are in the kernel's order and size (little-endian words), and the plan keeps to its buffers' sizes.
         unsafe {
             result::launch_kernel(
-                function,
+                *function,
                 (x, y, z),
                 (launch.block, 1, 1),
                 launch.shared,
