@@ -33,14 +33,17 @@ macro_rules! module {
     };
     ($name:literal, $least:literal, [$($kernel:ident),+]) => {
         Module {
-            cubin: include_bytes!(concat!("../../cuda/cubin/", $name, ".sm_90a.cubin")),
-            ptx: concat!(include_str!(concat!("../../cuda/cubin/", $name, ".", $least, ".ptx")), "\0").as_bytes(),
+            cubin: include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/cuda/cubin/", $name, ".sm_90a.cubin")),
+            ptx: concat!(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/cuda/cubin/", $name, ".", $least, ".ptx")), "\0").as_bytes(),
             kernels: &[$(Kernel::$kernel),+],
         }
     };
 }
 
-/// All kernels, by file.
+// After the macro, which it uses.
+mod fp8;
+
+/// Kernels that every GPU runs, by file.
 const MODULES: [Module; 8] = [
     module!("inputs", [FillInputs]),
     module!("rows", [Norm, AddNorm, ReflectAddNorm, GatherLast]),
@@ -53,12 +56,6 @@ const MODULES: [Module; 8] = [
     module!("project", [Project]),
     module!("whole_norm", [WholeNormRope]),
     module!("route", [Router, Route, CountRoutes, PlaceRoutes, Combine]),
-];
-
-/// What multiplies in eight bits: for capability 8.9 and newer.
-const FP8_MODULES: [Module; 2] = [
-    module!("quantize", "compute_89", [Quantize, SwigluQuantize]),
-    module!("grouped_gemm", "compute_89", [GroupedGemmFp8]),
 ];
 
 /// Most shared memory of a launch, bytes: attention with heads of 128, products in eight bits.
@@ -151,12 +148,7 @@ impl Gpu {
             context,
             uuid,
         };
-        let fp8 = if (major, minor) >= (8, 9) {
-            &FP8_MODULES[..]
-        } else {
-            &[]
-        };
-        for module in MODULES.iter().chain(fp8) {
+        for module in MODULES.iter().chain(fp8::modules((major, minor))) {
             gpu.load(module, hopper)?;
         }
         Ok(gpu)
@@ -205,13 +197,8 @@ impl Gpu {
             })
             .collect();
         let mut pointers: Vec<*mut c_void> = words.iter_mut().map(|word| std::ptr::from_mut(word).cast()).collect();
-        let function = self.functions.get(&launch.kernel).ok_or_else(|| Error::Call {
-            call: "cuModuleGetFunction",
-            cause: format!(
-                "{} needs a GPU of compute capability 8.9 or newer",
-                launch.kernel.name()
-            ),
-        })?;
+        let function = self.functions.get(&launch.kernel);
+        let function = function.ok_or_else(|| fp8::missing(launch.kernel))?;
         let [x, y, z] = launch.grid;
         // SAFETY: arguments are in the kernel's order and size (little-endian words), and the plan keeps to its buffers' sizes.
         unsafe {

@@ -55,6 +55,19 @@ fn logits_are_single_precisions(#[case] rows: usize, #[case] experts: usize, #[c
     );
 }
 
+/// A token with a single one in it: the logit is the weight, all of its bits.
+#[test]
+fn a_weight_in_single_precision_is_met_whole() {
+    const WIDTH: usize = 128;
+    let weights = rng::normal(4, 64 * WIDTH);
+    let mut x = vec![0_u16; WIDTH];
+    x[77] = 0x3f80;
+    let found = router(&x, &weights, (1, 64, WIDTH));
+    for (expert, found) in found.into_iter().enumerate() {
+        assert_eq!(found, weights[expert * WIDTH + 77].to_bits(), "{expert}");
+    }
+}
+
 /// Choices and the bits of their weights.
 fn routed(logits: &[f32], bias: Option<&[f32]>, (experts, top_k): (usize, usize)) -> (Vec<u32>, Vec<u32>) {
     let rows = logits.len() / experts;

@@ -1,12 +1,12 @@
 //! Decide: the steps of a batch in their order, and what each reads and writes.
 
+mod attention;
+
 use super::{Arg, Batch, Buffer, Gemm, Kernel, Launch, Place, Step};
 use crate::cuda::{Shape, weights::Layout};
 
 /// Elements a block of the streaming kernels takes.
 const STREAM: usize = 2048;
-/// Queries a block of attention takes.
-const ATTENTION_TILE: usize = 128;
 
 /// All steps of a batch.
 pub(super) fn of(shape: &Shape, layout: &Layout, batch: Batch) -> Vec<Step> {
@@ -250,95 +250,6 @@ impl Steps<'_> {
         );
     }
 
-    /// Norms and turns queries and keys in place.
-    pub(in crate::cuda) fn turn(
-        &mut self,
-        layer: usize,
-        x: Place,
-        stride: usize,
-        (q_heads, k_heads): (usize, usize),
-        (rows, period, first): (usize, usize, usize),
-    ) {
-        let weights = &self.layout.layers[layer];
-        let norm = |offset: Option<u64>| offset.map_or(Arg::Nothing, weights_at);
-        let args = vec![
-            Arg::At(x),
-            norm(weights.q_norm),
-            norm(weights.k_norm),
-            Arg::At(Buffer::Rope.start()),
-            size(stride),
-            size(q_heads),
-            size(k_heads),
-            size(self.shape.head_dim),
-            size(period),
-            size(first),
-            Arg::Number(self.shape.eps),
-        ];
-        let moved = 2 * rows * (q_heads + k_heads) * self.shape.head_dim;
-        let grid = [(q_heads + k_heads).div_ceil(8), rows, 1];
-        self.launch(
-            Kernel::HeadNormRope,
-            grid,
-            256,
-            args,
-            (moved + 4 * period * self.shape.head_dim, moved),
-        );
-    }
-
-    pub(in crate::cuda) fn attention(&mut self, operands: [Place; 3]) {
-        let Batch { nonces, seq_len, .. } = self.batch;
-        let rows = nonces * seq_len;
-        let kernel = match self.shape.head_dim {
-            16 => Kernel::Attention16,
-            32 => Kernel::Attention32,
-            64 => Kernel::Attention64,
-            _ => Kernel::Attention128,
-        };
-        let mut args = self.attention_args(operands, Buffer::Heads, self.shape.qkv_width());
-        args.push(self.scale());
-        self.launch(
-            kernel,
-            [seq_len.div_ceil(ATTENTION_TILE), self.shape.heads, nonces],
-            128,
-            args,
-            (2 * rows * self.shape.qkv_width(), 2 * rows * self.shape.q_width()),
-        );
-    }
-
-    pub(in crate::cuda) fn attention_last(&mut self, operands: [Place; 3]) {
-        let Batch { nonces, seq_len, .. } = self.batch;
-        let mut args = self.attention_args(operands, Buffer::LastHeads, self.shape.q_width());
-        args.extend([size(self.shape.head_dim), self.scale()]);
-        let row = 2 * self.shape.q_width();
-        let keys = 4 * seq_len * self.shape.kv_width();
-        self.launch(
-            Kernel::AttentionLast,
-            [self.shape.heads, nonces, 1],
-            256,
-            args,
-            (nonces * (row + keys), nonces * row),
-        );
-    }
-
-    fn attention_args(&self, operands: [Place; 3], out: Buffer, q_stride: usize) -> Vec<Arg> {
-        let shape = self.shape;
-        let mut args = operands.map(Arg::At).to_vec();
-        args.extend([
-            Arg::At(out.start()),
-            size(q_stride),
-            size(shape.qkv_width()),
-            size(shape.q_width()),
-            size(shape.heads),
-            size(shape.kv_heads),
-            size(self.batch.seq_len),
-        ]);
-        args
-    }
-
-    fn scale(&self) -> Arg {
-        Arg::Number(1.0 / (self.shape.head_dim as f32).sqrt())
-    }
-
     pub(in crate::cuda) fn gather(&mut self, from: Buffer, to: Buffer) {
         let moved = 2 * self.batch.nonces * self.shape.hidden;
         let args = vec![
@@ -431,7 +342,7 @@ impl Steps<'_> {
         let shared = match kernel {
             // A tile of queries, and two of keys and of values at half its rows.
             Kernel::Attention16 | Kernel::Attention32 | Kernel::Attention64 | Kernel::Attention128 => {
-                2 * self.shape.head_dim * (ATTENTION_TILE + 4 * ATTENTION_TILE / 2)
+                2 * self.shape.head_dim * (attention::TILE + 4 * attention::TILE / 2)
             }
             _ => 0,
         };
