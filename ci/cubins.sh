@@ -45,11 +45,21 @@ trap 'rm -rf "$built"' EXIT
 # A name of the kernels' own that the compiler also declares is renamed there; rows.cu takes it back.
 flags=(-std=c++17 -fmad=false -Dnorm=norm_of_cuda)
 
+# NAME: the oldest architecture whose instructions suffice; numbers of eight bits are of 8.9.
+least() {
+    case "$1" in
+        quantize | grouped_gemm) echo compute_89 ;;
+        *) echo compute_80 ;;
+    esac
+}
+
 compile() { # DIRECTORY NAME: from where it lies, so that no path gets in
+    local least
+    least=$(least "$2")
     (
         cd "$1"
         nvcc "${flags[@]}" -gencode=arch=compute_90a,code=sm_90a -Xptxas -v -cubin -o "$built/$2.sm_90a.cubin" "$2.cu" 2>"$built/$2.log"
-        nvcc "${flags[@]}" -gencode=arch=compute_80,code=compute_80 -ptx -o "$built/$2.compute_80.ptx" "$2.cu" 2>>"$built/$2.log"
+        nvcc "${flags[@]}" -gencode="arch=$least,code=$least" -ptx -o "$built/$2.$least.ptx" "$2.cu" 2>>"$built/$2.log"
     ) || {
         cat "$built/$2.log" >&2
         return 1
@@ -81,6 +91,12 @@ examine() {
         norm | add_norm | reflect_add_norm | gather_last | swiglu) needs "$1" 'LDG\.E\.128' 'STG\.E\.128' ;;
         fill_inputs) needs "$1" 'STG\.E\.128' 'DFMA' ;;
         project) needs "$1" 'LDG\.E\.128' ;;
+        quantize | swiglu_quantize) needs "$1" 'LDG\.E\.128' 'STG\.E\.64' 'E4M3' ;;
+        # For sm_90a ptxas makes products in half precision of those in eight bits: see docs/fp8-moe.md.
+        grouped_gemm_fp8) needs "$1" 'QMMA|F2FP\.F16\.E4M3\.UNPACK' 'QMMA|HMMA' 'LDSM' 'LDGSTS' 'STG\.E\.128' ;;
+        router) needs "$1" 'HMMA' 'LDSM' 'LDGSTS' ;;
+        combine | whole_norm_rope) needs "$1" 'LDG\.E\.128' 'STG\.E\.128' ;;
+        route | count_routes | place_routes) ! has "$1" '\b(ATOM|ATOMG|ATOMS|RED)\b' || complain "$1: an atomic operation" ;;
         head_norm_rope) ;;
         *) complain "$1: say in ci/cubins.sh what its machine code must hold" ;;
     esac

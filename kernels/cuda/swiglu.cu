@@ -1,6 +1,6 @@
 // swiglu.cu - the gate of the MLP: silu(gate) rounded, times up.
 
-#include "silu.cuh"
+#include "exponential.cuh"
 
 namespace {
 

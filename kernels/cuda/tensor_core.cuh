@@ -1,7 +1,7 @@
 // tensor_core.cuh - all PTX of the matrix kernels: products of tiles, their operands from shared memory, copies that happen
 // meanwhile, a power of two. What a later step replaces by wgmma and bulk copies lies here and nowhere else.
 //
-// Operand layouts are those of the PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type".
+// Operand layouts are those of the PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type" and "Matrix Fragments for mma.m16n8k32".
 #pragma once
 
 #include "common.cuh"
@@ -18,6 +18,18 @@ __device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #else
     emulator::multiply_add(c, a, b0, b1);
+#endif
+}
+
+// c += a * b for a tile of 16 rows, 8 columns, 32 inner; E4M3 in, single precision out. An instruction of sm_89: ptxas for sm_90a makes
+// conversions to half precision and two products of it.
+__device__ __forceinline__ void multiply_add_codes(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+#ifdef __CUDACC__
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#else
+    emulator::multiply_add_codes(c, a, b0, b1);
 #endif
 }
 

@@ -7,6 +7,7 @@
 //! | apply: carries a plan out | [`device`]; on a GPU `driver` |
 //! | the scheme over it | [`round`] |
 //! | decide: what its times mean | [`bench`] |
+//! | the same of experts in eight bits | [`moe`] |
 //!
 //! Nothing of CUDA is needed to build this: the driver and cuBLASLt are loaded when a GPU is asked for.
 
@@ -15,6 +16,7 @@ pub mod device;
 pub mod driver;
 mod error;
 pub mod ledger;
+pub mod moe;
 pub mod plan;
 pub mod round;
 pub mod shape;

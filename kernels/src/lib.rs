@@ -12,6 +12,7 @@
 //! | what the host commits to | [`commitment`] | 8 Commitment |
 //! | all of it behind one interface | [`scheme`], [`prefill_v2`] | 1 Round |
 //! | the same on a GPU | [`cuda`] | 4 Forward pass |
+//! | mixtures of experts in eight bits | [`moe`], [`fp8`] | `docs/fp8-moe.md` |
 //! | the retired scheme of `docs/poc-v1.md` | [`transformer_v1`] | |
 //! | products, sums and elementary functions on vector units | `linear`, `vector`, `elementary` | 10 Cost of the reference |
 //! | published vectors, checked | [`vectors`] | 9 Reference vectors |
@@ -25,8 +26,10 @@ pub mod commitment;
 pub mod cuda;
 pub mod decoder;
 mod elementary;
+pub mod fp8;
 pub mod householder;
 mod linear;
+pub mod moe;
 pub mod nonces;
 pub mod pick;
 pub mod prefill_v2;

@@ -9,6 +9,10 @@ mod elements;
 mod emulator;
 #[path = "device_functions/forward.rs"]
 mod forward;
+#[path = "device_functions/fp8.rs"]
+mod fp8;
+#[path = "device_functions/grouped.rs"]
+mod grouped;
 #[path = "device_functions/inputs.rs"]
 mod inputs;
 #[path = "device_functions/misuse.rs"]
@@ -17,5 +21,9 @@ mod misuse;
 mod numbers;
 #[path = "device_functions/project.rs"]
 mod project;
+#[path = "device_functions/routes.rs"]
+mod routes;
 #[path = "device_functions/rows.rs"]
 mod rows;
+#[path = "device_functions/stack.rs"]
+mod stack;

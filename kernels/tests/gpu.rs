@@ -27,6 +27,9 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+#[path = "gpu/experts.rs"]
+mod experts;
+
 // --- the simulated driver
 
 /// Folder with the simulated libraries, built once a process.

@@ -137,6 +137,15 @@ const std::map<std::string, std::vector<int>> &signatures() {
             {"gather_last", {8, 8, 4, 4}},
             {"swiglu", {8, 8, 4}},
             {"project", {8, 8, 8, 8, 4, 4}},
+            {"whole_norm_rope", {8, 8, 8, 4, 4, 4, 4, 4, 4, 4}},
+            {"quantize", {8, 8, 8, 4}},
+            {"swiglu_quantize", {8, 8, 8, 4, 4}},
+            {"grouped_gemm_fp8", {8, 8, 8, 8, 8, 8, 8, 8, 4, 4, 4, 4, 4, 4}},
+            {"router", {8, 8, 8, 4, 4, 4}},
+            {"route", {8, 8, 8, 8, 4, 4, 4}},
+            {"count_routes", {8, 8, 4, 4}},
+            {"place_routes", {8, 8, 8, 8, 8, 8, 4, 4, 4}},
+            {"combine", {8, 8, 8, 8, 4, 4}},
         };
         for (const char *name : {"attention_16", "attention_32", "attention_64", "attention_128"})
             m[name] = {8, 8, 8, 8, 4, 4, 4, 4, 4, 4, 4};

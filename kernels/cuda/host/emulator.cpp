@@ -359,12 +359,11 @@ void launch(const Launch& what) {
     prepare();
     block.launch = &what;
     block.threads = what.block.x * what.block.y * what.block.z;
-    for (unsigned z = 0; z < what.grid.z; ++z) {
-        for (unsigned y = 0; y < what.grid.y; ++y) {
-            for (unsigned x = 0; x < what.grid.x; ++x) {
-                run_block({x, y, z});
-            }
-        }
+    // Blocks too: what one writes must not depend on which came before.
+    const unsigned blocks = what.grid.x * what.grid.y * what.grid.z;
+    for (unsigned turn = 0; turn < blocks; ++turn) {
+        const unsigned number = place(turn, blocks);
+        run_block({number % what.grid.x, number / what.grid.x % what.grid.y, number / what.grid.x / what.grid.y});
     }
 }
 

@@ -19,7 +19,7 @@ void launch(const Launch& what);
 void* allocate(size_t bytes);
 void free(void* memory, size_t bytes);
 
-// In which order threads run: 0 ascending, 1 descending, others from the middle.
+// In which order threads run, and blocks: 0 ascending, 1 descending, others from the middle.
 void set_order(unsigned order);
 
 // Passes that shared memory's banks cost beyond one for each access counted, since the last call.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cuda.h"
+#include "fp8.h"
 
 namespace emulator {
 
@@ -68,6 +69,57 @@ inline void multiply_add_all(void** lanes) {
 inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     Product mine{c, a, {b0, b1}};
     together("mma.m16n8k16", multiply_add_all, &mine);
+}
+
+// A[row][column] of 16 by 32, eight bits an element: element i of the sixteen of a lane.
+inline void place_of_code_in_a(unsigned lane, unsigned i, unsigned& row, unsigned& column) {
+    const unsigned group = lane / 4, member = lane % 4;
+    row = i < 4 || (i >= 8 && i < 12) ? group : group + 8;
+    column = i < 8 ? member * 4 + (i & 3) : member * 4 + (i & 3) + 16;
+}
+
+// B[row][column] of 32 by 8: element i of eight.
+inline void place_of_code_in_b(unsigned lane, unsigned i, unsigned& row, unsigned& column) {
+    const unsigned group = lane / 4, member = lane % 4;
+    row = i < 4 ? member * 4 + (i & 3) : member * 4 + (i & 3) + 16;
+    column = group;
+}
+
+inline float code(const uint32_t* registers, unsigned i) {
+    return from_e4m3(static_cast<uint8_t>(registers[i / 4] >> 8 * (i % 4)));
+}
+
+// Products are exact; their sum is rounded once, as above.
+inline void multiply_add_all_codes(void** lanes) {
+    float a[16][32], b[8][32];
+    unsigned row, column;
+    for (unsigned lane = 0; lane < 32; ++lane) {
+        const Product& mine = *static_cast<Product*>(lanes[lane]);
+        for (unsigned i = 0; i < 16; ++i) {
+            place_of_code_in_a(lane, i, row, column);
+            a[row][column] = code(mine.a, i);
+        }
+        for (unsigned i = 0; i < 8; ++i) {
+            place_of_code_in_b(lane, i, row, column);
+            b[column][row] = code(mine.b, i);
+        }
+    }
+    for (unsigned lane = 0; lane < 32; ++lane) {
+        float* c = static_cast<Product*>(lanes[lane])->c;
+        for (unsigned i = 0; i < 4; ++i) {
+            place_in_c(lane, i, row, column);
+            double sum = c[i];
+            for (unsigned k = 0; k < 32; ++k) {
+                sum += static_cast<double>(a[row][k]) * static_cast<double>(b[column][k]);
+            }
+            c[i] = static_cast<float>(sum);
+        }
+    }
+}
+
+inline void multiply_add_codes(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    Product mine{c, a, {b0, b1}};
+    together("mma.m16n8k32", multiply_add_all_codes, &mine);
 }
 
 struct Tiles {

@@ -34,16 +34,22 @@ struct Module {
 
 macro_rules! module {
     ($name:literal, [$($kernel:ident),+]) => {
+        module!($name, "compute_80", [$($kernel),+])
+    };
+    ($name:literal, $least:literal, [$($kernel:ident),+]) => {
         Module {
-            cubin: include_bytes!(concat!("../../cuda/cubin/", $name, ".sm_90a.cubin")),
-            ptx: concat!(include_str!(concat!("../../cuda/cubin/", $name, ".compute_80.ptx")), "\0").as_bytes(),
+            cubin: include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/cuda/cubin/", $name, ".sm_90a.cubin")),
+            ptx: concat!(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/cuda/cubin/", $name, ".", $least, ".ptx")), "\0").as_bytes(),
             kernels: &[$(Kernel::$kernel),+],
         }
     };
 }
 
-/// All kernels, by file.
-const MODULES: [Module; 6] = [
+// After the macro, which it uses.
+mod fp8;
+
+/// Kernels that every GPU runs, by file.
+const MODULES: [Module; 8] = [
     module!("inputs", [FillInputs]),
     module!("rows", [Norm, AddNorm, ReflectAddNorm, GatherLast]),
     module!("swiglu", [Swiglu]),
@@ -53,9 +59,11 @@ const MODULES: [Module; 6] = [
         [Attention16, Attention32, Attention64, Attention128, AttentionLast]
     ),
     module!("project", [Project]),
+    module!("whole_norm", [WholeNormRope]),
+    module!("route", [Router, Route, CountRoutes, PlaceRoutes, Combine]),
 ];
 
-/// Most shared memory of a launch, bytes: attention with heads of 128.
+/// Most shared memory of a launch, bytes: attention with heads of 128, products in eight bits.
 const SHARED: i32 = 96 << 10;
 
 /// How names of GPUs begin that the simulated driver shows; the last two digits count them.
@@ -151,7 +159,7 @@ impl Gpu {
             context,
             uuid,
         };
-        for module in &MODULES {
+        for module in MODULES.iter().chain(fp8::modules((major, minor))) {
             gpu.load(module, hopper)?;
         }
         Ok(gpu)
@@ -204,7 +212,7 @@ impl Gpu {
             let function =
                 unsafe { result::module::get_function(loaded, name) }.map_err(failed("cuModuleGetFunction"))?;
             // More than 48 KiB of shared memory has to be asked for by name.
-            if kernel.name().starts_with("attention_") {
+            if kernel.name().starts_with("attention_") || matches!(kernel, Kernel::GroupedGemmFp8 | Kernel::Router) {
                 let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
                 // SAFETY: a function that is loaded.
                 unsafe { result::function::set_function_attribute(function, attribute, SHARED) }
@@ -230,11 +238,13 @@ impl Gpu {
             })
             .collect();
         let mut pointers: Vec<*mut c_void> = words.iter_mut().map(|word| std::ptr::from_mut(word).cast()).collect();
-        let ([x, y, z], function) = (launch.grid, self.functions[&launch.kernel]);
+        let function = self.functions.get(&launch.kernel);
+        let function = function.ok_or_else(|| fp8::missing(launch.kernel))?;
+        let [x, y, z] = launch.grid;
         // SAFETY: arguments are in the kernel's order and size (little-endian words), and the plan keeps to its buffers' sizes.
         unsafe {
             result::launch_kernel(
-                function,
+                *function,
                 (x, y, z),
                 (launch.block, 1, 1),
                 launch.shared,

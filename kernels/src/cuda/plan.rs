@@ -15,7 +15,7 @@
 //! From the last layer only the last row of a sequence leaves: its queries, output and MLP are computed for that row alone.
 
 mod part;
-mod steps;
+pub(in crate::cuda) mod steps;
 
 pub use part::Part;
 
@@ -62,6 +62,28 @@ pub enum Buffer {
     LastGateUp,
     /// One row a sequence, as `Inner`.
     LastInner,
+    /// Activations in eight bits.
+    Codes,
+    /// Their scales.
+    Scales,
+    /// The router's product: [row][expert], single precision.
+    Logits,
+    /// Experts of each row, best first.
+    Chosen,
+    /// Their weights.
+    RouteWeights,
+    /// How often each expert was chosen, by stretches of rows.
+    Counts,
+    /// First place of each expert among all rows sorted by expert, then their number.
+    Starts,
+    /// The same of tiles.
+    Tiles,
+    /// Pair of row and choice by place.
+    Order,
+    /// Place by pair.
+    RoutePlaces,
+    /// Outputs of the experts by place.
+    Routed,
 }
 
 /// A place in device memory.
@@ -125,11 +147,29 @@ pub enum Kernel {
     Swiglu,
     /// Last state to artifact.
     Project,
+    /// Norm of all queries or keys of a row, and rotary embedding of a part of each head.
+    WholeNormRope,
+    /// Activations to eight bits.
+    Quantize,
+    /// silu(gate) × up to eight bits.
+    SwigluQuantize,
+    /// Products in eight bits, a matrix of weights a group of rows.
+    GroupedGemmFp8,
+    /// Logits of experts.
+    Router,
+    /// Logits to choices and weights.
+    Route,
+    /// Counts choices.
+    CountRoutes,
+    /// Sorts choices by expert.
+    PlaceRoutes,
+    /// Experts' outputs by weight.
+    Combine,
 }
 
 impl Kernel {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 22] = [
         Self::FillInputs,
         Self::Norm,
         Self::AddNorm,
@@ -143,6 +183,15 @@ impl Kernel {
         Self::GatherLast,
         Self::Swiglu,
         Self::Project,
+        Self::WholeNormRope,
+        Self::Quantize,
+        Self::SwigluQuantize,
+        Self::GroupedGemmFp8,
+        Self::Router,
+        Self::Route,
+        Self::CountRoutes,
+        Self::PlaceRoutes,
+        Self::Combine,
     ];
 
     /// Name of the symbol.
@@ -161,6 +210,15 @@ impl Kernel {
             Self::GatherLast => "gather_last",
             Self::Swiglu => "swiglu",
             Self::Project => "project",
+            Self::WholeNormRope => "whole_norm_rope",
+            Self::Quantize => "quantize",
+            Self::SwigluQuantize => "swiglu_quantize",
+            Self::GroupedGemmFp8 => "grouped_gemm_fp8",
+            Self::Router => "router",
+            Self::Route => "route",
+            Self::CountRoutes => "count_routes",
+            Self::PlaceRoutes => "place_routes",
+            Self::Combine => "combine",
         }
     }
 
@@ -242,6 +300,16 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Refuses more rows than a grid has.
+    pub(in crate::cuda) fn check(self) -> Result<(), Error> {
+        let rows = self.nonces.saturating_mul(self.seq_len);
+        if rows > MAX_ROWS {
+            Err(Error::Rows { rows })
+        } else {
+            Ok(())
+        }
+    }
+
     /// Words of [`Buffer::Seeds`].
     pub const fn seed_words(&self) -> usize {
         self.nonces * (self.segments + self.k_dim)
@@ -269,10 +337,7 @@ pub struct Plan {
 
 /// The plan of a batch, which has at most [`MAX_ROWS`] rows.
 pub fn plan(shape: &Shape, layout: &Layout, batch: Batch) -> Result<Plan, Error> {
-    let rows = batch.nonces.saturating_mul(batch.seq_len);
-    if rows > MAX_ROWS {
-        return Err(Error::Rows { rows });
-    }
+    batch.check()?;
     Ok(Plan {
         steps: steps::of(shape, layout, batch),
         sizes: sizes(shape, batch),

@@ -5,7 +5,7 @@ use super::{
     device::{Places, Span},
     ledger::Ledger,
     plan::{Batch, Buffer, Part, Plan, plan},
-    weights::{Digest, Source},
+    weights::{Digest, Put, Source},
 };
 use crate::{
     decoder, householder,
@@ -24,11 +24,98 @@ pub const NOT_FINITE_IN_A_ROW: u32 = 3;
 /// Batches on the device at a time: one that runs, one that waits.
 const IN_FLIGHT: usize = 2;
 
+/// What an engine runs: a model's plans, and what a round needs beside seeds.
+pub(super) trait Program: Send {
+    /// Width of the hidden state.
+    fn hidden(&self) -> usize;
+    /// Decoder layers.
+    fn layers(&self) -> usize;
+    /// Bytes of the weights.
+    fn weight_bytes(&self) -> u64;
+    /// What a batch runs, or why none can.
+    fn plan(&self, batch: Batch) -> Result<Plan, Error>;
+    /// Cosines and sines of the rotary embedding by position.
+    fn angles(&self, positions: usize) -> Vec<(f32, f32)>;
+}
+
+struct Dense {
+    shape: Shape,
+    layout: Layout,
+}
+
+impl Program for Dense {
+    fn hidden(&self) -> usize {
+        self.shape.hidden
+    }
+
+    fn layers(&self) -> usize {
+        self.shape.layers
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.layout.bytes
+    }
+
+    fn plan(&self, batch: Batch) -> Result<Plan, Error> {
+        plan(&self.shape, &self.layout, batch)
+    }
+
+    fn angles(&self, positions: usize) -> Vec<(f32, f32)> {
+        decoder::angles(self.shape.head_dim, self.shape.theta, positions)
+    }
+}
+
+/// A model on a device.
+#[derive(Clone)]
+pub(super) struct Resident {
+    hidden: usize,
+    engine: Arc<Mutex<Engine>>,
+}
+
+impl Resident {
+    /// Makes room for weights and for batches of `nonces` of `seq_len` tokens, then has `fill` bring the weights.
+    pub(super) fn load(
+        device: Box<dyn Device>,
+        program: Box<dyn Program>,
+        fill: &dyn Fn(&mut Put<'_>) -> Result<(), Error>,
+        nonces: usize,
+        seq_len: usize,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            hidden: program.hidden(),
+            engine: Arc::new(Mutex::new(Engine::load(device, program, fill, nonces, seq_len)?)),
+        })
+    }
+
+    pub(super) fn free_bytes(&self) -> Result<u64, Error> {
+        lock(&self.engine).device.free_bytes()
+    }
+
+    pub(super) fn weights_digest(&self) -> String {
+        lock(&self.engine).weights_digest.clone()
+    }
+
+    /// Preparing only looks at the request: the device may be at another round, which ends when this one begins.
+    pub(super) fn prepare(&self, round: &Round) -> Result<Box<dyn Prepared>, scheme::Error> {
+        scheme::check(round, self.hidden)?;
+        if round.seq_len > MAX_SEQ_LEN || round.k_dim > MAX_K_DIM {
+            return Err(scheme::Error::Device(Error::Round {
+                seq_len: round.seq_len,
+                k_dim: round.k_dim,
+            }));
+        }
+        Ok(Box::new(CudaRound {
+            round: round.clone(),
+            engine: Arc::clone(&self.engine),
+        }))
+    }
+}
+
 /// A dense model on a device.
 #[derive(Clone)]
 pub struct CudaPrefillV2 {
     shape: Shape,
-    engine: Arc<Mutex<Engine>>,
+    resident: Resident,
 }
 
 impl std::fmt::Debug for CudaPrefillV2 {
@@ -48,45 +135,52 @@ impl CudaPrefillV2 {
         nonces: usize,
         seq_len: usize,
     ) -> Result<Self, Error> {
-        let engine = Engine::load(device, &shape, source, nonces, seq_len)?;
-        Ok(Self {
-            shape,
-            engine: Arc::new(Mutex::new(engine)),
-        })
+        let layout = Layout::new(&shape);
+        let parts = layout.parts.clone();
+        let fill = |put: &mut Put<'_>| {
+            parts
+                .iter()
+                .try_for_each(|part| put(&part.name, part.offset, &source.tensor(part)?))
+        };
+        let program = Box::new(Dense {
+            shape: shape.clone(),
+            layout,
+        });
+        let resident = Resident::load(device, program, &fill, nonces, seq_len)?;
+        Ok(Self { shape, resident })
     }
 
     /// Bytes of the device that nothing uses.
     pub fn free_bytes(&self) -> Result<u64, Error> {
-        lock(&self.engine).device.free_bytes()
+        self.resident.free_bytes()
     }
 
     /// Digest of the weights on the device: [`super::weights::digest`].
     pub fn weights_digest(&self) -> String {
-        lock(&self.engine).weights_digest.clone()
+        self.resident.weights_digest()
     }
 
     /// What a round's batches are made of, and what one costs.
     pub fn cost(&self, round: &Round) -> Result<(Batch, Ledger), Error> {
-        let engine = lock(&self.engine);
-        let batch = engine.batch_of(round);
-        let plan = plan(&self.shape, &engine.layout, batch)?;
+        let batch = lock(&self.resident.engine).batch_of(round);
+        let plan = plan(&self.shape, &Layout::new(&self.shape), batch)?;
         Ok((batch, Ledger::new(&self.shape, batch, &plan)))
     }
 
     /// From now on notes of every batch when it begins and ends on the device, or no more.
     pub fn watch(&self, on: bool) {
-        lock(&self.engine).device.watch(on);
+        lock(&self.resident.engine).device.watch(on);
     }
 
     /// What was noted of the batches computed since.
     pub fn spans(&self) -> Vec<Span> {
-        lock(&self.engine).device.spans()
+        lock(&self.resident.engine).device.spans()
     }
 
     /// Runs a part of a round's batches. For its time: of artifacts there are none. A whole batch must have been computed before, or the part begins on
     /// numbers that nobody wrote.
     pub fn run_part(&self, round: &Round, part: Part, batches: usize) -> Result<(), Error> {
-        lock(&self.engine).run_part(round, part, batches)
+        lock(&self.resident.engine).run_part(round, part, batches)
     }
 
     /// Shape of the model.
@@ -95,24 +189,13 @@ impl CudaPrefillV2 {
     }
 }
 
-/// Preparing only looks at the request: the device may be at another round, which ends when this one begins.
 impl Scheme for CudaPrefillV2 {
     fn name(&self) -> &'static str {
         NAME
     }
 
     fn prepare(&self, round: &Round) -> Result<Box<dyn Prepared>, scheme::Error> {
-        scheme::check(round, self.shape.hidden)?;
-        if round.seq_len > MAX_SEQ_LEN || round.k_dim > MAX_K_DIM {
-            return Err(scheme::Error::Device(Error::Round {
-                seq_len: round.seq_len,
-                k_dim: round.k_dim,
-            }));
-        }
-        Ok(Box::new(CudaRound {
-            round: round.clone(),
-            engine: Arc::clone(&self.engine),
-        }))
+        self.resident.prepare(round)
     }
 }
 
@@ -152,8 +235,7 @@ impl Prepared for CudaRound {
 /// The device and what is on it.
 struct Engine {
     device: Box<dyn Device>,
-    shape: Shape,
-    layout: Layout,
+    program: Box<dyn Program>,
     nonces: usize,
     places: Places,
     /// The round whose vectors are on the device, with its batches' form.
@@ -165,15 +247,14 @@ struct Engine {
 impl Engine {
     fn load(
         device: Box<dyn Device>,
-        shape: &Shape,
-        source: &dyn Source,
+        program: Box<dyn Program>,
+        fill: &dyn Fn(&mut Put<'_>) -> Result<(), Error>,
         nonces: usize,
         seq_len: usize,
     ) -> Result<Self, Error> {
         let mut engine = Self {
             device,
-            shape: shape.clone(),
-            layout: Layout::new(shape),
+            program,
             nonces: nonces.max(1),
             places: Places::default(),
             begun: None,
@@ -182,18 +263,17 @@ impl Engine {
         };
         // The usual artifact and the generator with more seeds: what a round needs beyond it is a few words.
         let batch = engine.batch(seq_len.clamp(1, MAX_SEQ_LEN), 12, 8);
-        let Plan { steps, sizes } = plan(&engine.shape, &engine.layout, batch)?;
-        let wanted: Vec<_> = std::iter::once((Buffer::Weights, engine.layout.bytes))
+        let Plan { steps, sizes } = engine.program.plan(batch)?;
+        let wanted: Vec<_> = std::iter::once((Buffer::Weights, engine.program.weight_bytes()))
             .chain(sizes)
             .collect();
         engine.make_room(&wanted)?;
         let weights = engine.places.address(Buffer::Weights.start());
         let mut digest = Digest::default();
-        for part in &engine.layout.parts {
-            let bytes = source.tensor(part)?;
-            digest.add(part, &bytes);
-            engine.device.upload(weights + part.offset, &bytes)?;
-        }
+        fill(&mut |name, offset, bytes| {
+            digest.add(name, bytes);
+            engine.device.upload(weights + offset, bytes)
+        })?;
         engine.weights_digest = digest.finish();
         // Algorithms of products are chosen now, and not when an exam begins.
         engine.device.record(&steps, &engine.places)?;
@@ -254,13 +334,15 @@ impl Engine {
         }
         self.begun = None;
         let batch = self.batch_of(round);
-        let Plan { steps, sizes } = plan(&self.shape, &self.layout, batch)?;
+        let Plan { steps, sizes } = self.program.plan(batch)?;
         self.make_room(&sizes)?;
-        let reflections: Vec<u8> = (0..self.shape.layers)
-            .flat_map(|layer| householder::reflection_vector(&round.block_hash, layer, self.shape.hidden))
+        let reflections: Vec<u8> = (0..self.program.layers())
+            .flat_map(|layer| householder::reflection_vector(&round.block_hash, layer, self.program.hidden()))
             .flat_map(|x| bf16::from_f32(x).to_le_bytes())
             .collect();
-        let rope: Vec<u8> = decoder::angles(self.shape.head_dim, self.shape.theta, round.seq_len)
+        let rope: Vec<u8> = self
+            .program
+            .angles(round.seq_len)
             .into_iter()
             .flat_map(|(cos, sin)| [cos.to_le_bytes(), sin.to_le_bytes()])
             .flatten()
@@ -315,7 +397,7 @@ impl Engine {
         let Some((round, batch)) = self.begun.take() else {
             return Ok(());
         };
-        let steps = plan(&self.shape, &self.layout, batch)?.part(part);
+        let steps = self.program.plan(batch)?.part(part);
         self.device.record(&steps, &self.places)?;
         let (mut words, mut results) = (Vec::new(), 0);
         if part == Part::Whole {

@@ -135,6 +135,9 @@ impl Cursor {
     }
 }
 
+/// Takes a tensor: its name, its place among the weights, its bytes.
+pub type Put<'a> = dyn FnMut(&str, u64, &[u8]) -> Result<(), Error> + 'a;
+
 /// Where a model's weights come from.
 pub trait Source {
     /// The elements of a tensor as bf16, little-endian, row-major.
@@ -298,8 +301,8 @@ pub fn publish(directory: &Path, shape: &Shape, source: &dyn Source) -> Result<(
 pub(super) struct Digest(Sha256);
 
 impl Digest {
-    pub(super) fn add(&mut self, part: &Part, bytes: &[u8]) {
-        self.0.update(part.name.as_bytes());
+    pub(super) fn add(&mut self, name: &str, bytes: &[u8]) {
+        self.0.update(name.as_bytes());
         self.0.update([0]);
         self.0.update(bytes);
     }
@@ -313,7 +316,7 @@ impl Digest {
 pub fn digest(layout: &Layout, source: &dyn Source) -> Result<String, Error> {
     let mut digest = Digest::default();
     for part in &layout.parts {
-        digest.add(part, &source.tensor(part)?);
+        digest.add(&part.name, &source.tensor(part)?);
     }
     Ok(digest.finish())
 }

@@ -1,12 +1,12 @@
 //! Decide: the steps of a batch in their order, and what each reads and writes.
 
+mod attention;
+
 use super::{Arg, Batch, Buffer, Gemm, Kernel, Launch, Place, Step};
 use crate::cuda::{Shape, weights::Layout};
 
 /// Elements a block of the streaming kernels takes.
 const STREAM: usize = 2048;
-/// Queries a block of attention takes.
-const ATTENTION_TILE: usize = 128;
 
 /// All steps of a batch.
 pub(super) fn of(shape: &Shape, layout: &Layout, batch: Batch) -> Vec<Step> {
@@ -28,27 +28,28 @@ pub(super) fn of(shape: &Shape, layout: &Layout, batch: Batch) -> Vec<Step> {
     steps.done
 }
 
-struct Steps<'a> {
-    shape: &'a Shape,
-    layout: &'a Layout,
-    batch: Batch,
-    done: Vec<Step>,
+/// The steps so far, and what they are of.
+pub(in crate::cuda) struct Steps<'a> {
+    pub(in crate::cuda) shape: &'a Shape,
+    pub(in crate::cuda) layout: &'a Layout,
+    pub(in crate::cuda) batch: Batch,
+    pub(in crate::cuda) done: Vec<Step>,
 }
 
 /// Where a stretch of layers reads and writes: all rows, or the last row of each sequence.
-struct Rows {
-    count: usize,
-    residual: Buffer,
-    hidden: Buffer,
-    normed: Buffer,
-    heads: Buffer,
+pub(in crate::cuda) struct Rows {
+    pub(in crate::cuda) count: usize,
+    pub(in crate::cuda) residual: Buffer,
+    pub(in crate::cuda) hidden: Buffer,
+    pub(in crate::cuda) normed: Buffer,
+    pub(in crate::cuda) heads: Buffer,
     gate_up: Buffer,
     inner: Buffer,
 }
 
 impl Buffer {
     /// The place a number of bf16 elements in.
-    fn element(self, elements: usize) -> Place {
+    pub(in crate::cuda) fn element(self, elements: usize) -> Place {
         Place {
             buffer: self,
             offset: 2 * elements as u64,
@@ -57,7 +58,7 @@ impl Buffer {
 }
 
 impl Steps<'_> {
-    fn all_rows(&self) -> Rows {
+    pub(in crate::cuda) fn all_rows(&self) -> Rows {
         Rows {
             count: self.batch.nonces * self.batch.seq_len,
             residual: Buffer::Residual,
@@ -69,7 +70,7 @@ impl Steps<'_> {
         }
     }
 
-    fn last_rows(&self) -> Rows {
+    pub(in crate::cuda) fn last_rows(&self) -> Rows {
         Rows {
             count: self.batch.nonces,
             residual: Buffer::LastResidual,
@@ -82,7 +83,7 @@ impl Steps<'_> {
     }
 
     /// Inputs into the residual stream, and the first norm.
-    fn inputs(&mut self) {
+    pub(in crate::cuda) fn inputs(&mut self) {
         let Batch {
             nonces,
             seq_len,
@@ -188,17 +189,7 @@ impl Steps<'_> {
             (rows.hidden.start(), hidden),
             (rows.count, q, hidden),
         );
-        let stream = 2 * rows.count * hidden;
-        let post_norm = self.norm_weights(layer, true);
-        let args = vec![
-            Arg::At(rows.hidden.start()),
-            Arg::At(rows.residual.start()),
-            post_norm,
-            Arg::At(rows.normed.start()),
-            size(hidden),
-            Arg::Number(self.shape.eps),
-        ];
-        self.row_launch(Kernel::AddNorm, rows.count, args, (2 * stream + 2 * hidden, 2 * stream));
+        self.add_norm(layer, rows);
         self.gemm(
             weights.gate_up,
             rows.normed.start(),
@@ -218,6 +209,29 @@ impl Steps<'_> {
             (rows.hidden.start(), hidden),
             (rows.count, inner, hidden),
         );
+        self.reflect_add_norm(layer, rows);
+    }
+
+    /// What attention gave to the residual stream, and the norm before the MLP.
+    pub(in crate::cuda) fn add_norm(&mut self, layer: usize, rows: &Rows) {
+        let hidden = self.shape.hidden;
+        let stream = 2 * rows.count * hidden;
+        let post_norm = self.norm_weights(layer, true);
+        let args = vec![
+            Arg::At(rows.hidden.start()),
+            Arg::At(rows.residual.start()),
+            post_norm,
+            Arg::At(rows.normed.start()),
+            size(hidden),
+            Arg::Number(self.shape.eps),
+        ];
+        self.row_launch(Kernel::AddNorm, rows.count, args, (2 * stream + 2 * hidden, 2 * stream));
+    }
+
+    /// Both streams reflected and added, and the norm of what comes next.
+    pub(in crate::cuda) fn reflect_add_norm(&mut self, layer: usize, rows: &Rows) {
+        let hidden = self.shape.hidden;
+        let stream = 2 * rows.count * hidden;
         let next = self.norm_weights(layer + 1, false);
         let args = vec![
             Arg::At(rows.hidden.start()),
@@ -236,96 +250,7 @@ impl Steps<'_> {
         );
     }
 
-    /// Norms and turns queries and keys in place.
-    fn turn(
-        &mut self,
-        layer: usize,
-        x: Place,
-        stride: usize,
-        (q_heads, k_heads): (usize, usize),
-        (rows, period, first): (usize, usize, usize),
-    ) {
-        let weights = &self.layout.layers[layer];
-        let norm = |offset: Option<u64>| offset.map_or(Arg::Nothing, weights_at);
-        let args = vec![
-            Arg::At(x),
-            norm(weights.q_norm),
-            norm(weights.k_norm),
-            Arg::At(Buffer::Rope.start()),
-            size(stride),
-            size(q_heads),
-            size(k_heads),
-            size(self.shape.head_dim),
-            size(period),
-            size(first),
-            Arg::Number(self.shape.eps),
-        ];
-        let moved = 2 * rows * (q_heads + k_heads) * self.shape.head_dim;
-        let grid = [(q_heads + k_heads).div_ceil(8), rows, 1];
-        self.launch(
-            Kernel::HeadNormRope,
-            grid,
-            256,
-            args,
-            (moved + 4 * period * self.shape.head_dim, moved),
-        );
-    }
-
-    fn attention(&mut self, operands: [Place; 3]) {
-        let Batch { nonces, seq_len, .. } = self.batch;
-        let rows = nonces * seq_len;
-        let kernel = match self.shape.head_dim {
-            16 => Kernel::Attention16,
-            32 => Kernel::Attention32,
-            64 => Kernel::Attention64,
-            _ => Kernel::Attention128,
-        };
-        let mut args = self.attention_args(operands, Buffer::Heads, self.shape.qkv_width());
-        args.push(self.scale());
-        self.launch(
-            kernel,
-            [seq_len.div_ceil(ATTENTION_TILE), self.shape.heads, nonces],
-            128,
-            args,
-            (2 * rows * self.shape.qkv_width(), 2 * rows * self.shape.q_width()),
-        );
-    }
-
-    fn attention_last(&mut self, operands: [Place; 3]) {
-        let Batch { nonces, seq_len, .. } = self.batch;
-        let mut args = self.attention_args(operands, Buffer::LastHeads, self.shape.q_width());
-        args.extend([size(self.shape.head_dim), self.scale()]);
-        let row = 2 * self.shape.q_width();
-        let keys = 4 * seq_len * self.shape.kv_width();
-        self.launch(
-            Kernel::AttentionLast,
-            [self.shape.heads, nonces, 1],
-            256,
-            args,
-            (nonces * (row + keys), nonces * row),
-        );
-    }
-
-    fn attention_args(&self, operands: [Place; 3], out: Buffer, q_stride: usize) -> Vec<Arg> {
-        let shape = self.shape;
-        let mut args = operands.map(Arg::At).to_vec();
-        args.extend([
-            Arg::At(out.start()),
-            size(q_stride),
-            size(shape.qkv_width()),
-            size(shape.q_width()),
-            size(shape.heads),
-            size(shape.kv_heads),
-            size(self.batch.seq_len),
-        ]);
-        args
-    }
-
-    fn scale(&self) -> Arg {
-        Arg::Number(1.0 / (self.shape.head_dim as f32).sqrt())
-    }
-
-    fn gather(&mut self, from: Buffer, to: Buffer) {
+    pub(in crate::cuda) fn gather(&mut self, from: Buffer, to: Buffer) {
         let moved = 2 * self.batch.nonces * self.shape.hidden;
         let args = vec![
             Arg::At(from.start()),
@@ -336,7 +261,7 @@ impl Steps<'_> {
         self.launch(Kernel::GatherLast, [self.batch.nonces, 1, 1], 256, args, (moved, moved));
     }
 
-    fn project(&mut self) {
+    pub(in crate::cuda) fn project(&mut self) {
         let Batch {
             nonces,
             segments,
@@ -406,11 +331,18 @@ impl Steps<'_> {
         self.launch(kernel, [rows, 1, 1], threads as u32, args, bytes);
     }
 
-    fn launch(&mut self, kernel: Kernel, grid: [usize; 3], block: u32, args: Vec<Arg>, bytes: (usize, usize)) {
+    pub(in crate::cuda) fn launch(
+        &mut self,
+        kernel: Kernel,
+        grid: [usize; 3],
+        block: u32,
+        args: Vec<Arg>,
+        bytes: (usize, usize),
+    ) {
         let shared = match kernel {
             // A tile of queries, and two of keys and of values at half its rows.
             Kernel::Attention16 | Kernel::Attention32 | Kernel::Attention64 | Kernel::Attention128 => {
-                2 * self.shape.head_dim * (ATTENTION_TILE + 4 * ATTENTION_TILE / 2)
+                2 * self.shape.head_dim * (attention::TILE + 4 * attention::TILE / 2)
             }
             _ => 0,
         };
@@ -425,13 +357,15 @@ impl Steps<'_> {
     }
 }
 
-fn weights_at(offset: u64) -> Arg {
+/// A place among the weights.
+pub(in crate::cuda) fn weights_at(offset: u64) -> Arg {
     Arg::At(Place {
         buffer: Buffer::Weights,
         offset,
     })
 }
 
-fn size(of: usize) -> Arg {
+/// A size as an argument.
+pub(in crate::cuda) fn size(of: usize) -> Arg {
     Arg::Size(of as u32)
 }
