@@ -81,6 +81,9 @@ examine() {
         norm | add_norm | reflect_add_norm | gather_last | swiglu) needs "$1" 'LDG\.E\.128' 'STG\.E\.128' ;;
         fill_inputs) needs "$1" 'STG\.E\.128' 'DFMA' ;;
         project) needs "$1" 'LDG\.E\.128' ;;
+        fill_words) needs "$1" 'STG\.E\.128' ;;
+        check_words) needs "$1" 'LDG\.E\.128' ;;
+        multiprocessors) needs "$1" 'SR_VIRTUALSMID|SR_VIRTID|SMID' ;;
         head_norm_rope) ;;
         *) complain "$1: say in ci/cubins.sh what its machine code must hold" ;;
     esac

@@ -6,9 +6,11 @@
 //! | decide: what that costs in launches and bytes | [`ledger`] |
 //! | apply: carries a plan out | [`device`]; on a GPU `driver` |
 //! | the scheme over it | [`round`] |
+//! | what a GPU must do before it is trusted | [`burn`] |
 //!
 //! Nothing of CUDA is needed to build this: the driver and cuBLASLt are loaded when a GPU is asked for.
 
+pub mod burn;
 pub mod device;
 pub mod driver;
 mod error;

@@ -2,6 +2,7 @@
 
 mod gemm;
 mod host;
+pub mod peer;
 
 use self::{gemm::Gemms, host::Pinned};
 use super::{
@@ -38,7 +39,7 @@ macro_rules! module {
 }
 
 /// All kernels, by file.
-const MODULES: [Module; 6] = [
+const MODULES: [Module; 7] = [
     module!("inputs", [FillInputs]),
     module!("rows", [Norm, AddNorm, ReflectAddNorm, GatherLast]),
     module!("swiglu", [Swiglu]),
@@ -48,6 +49,7 @@ const MODULES: [Module; 6] = [
         [Attention16, Attention32, Attention64, Attention128, AttentionLast]
     ),
     module!("project", [Project]),
+    module!("memory", [FillWords, CheckWords, Multiprocessors]),
 ];
 
 /// Most shared memory of a launch, bytes: attention with heads of 128.
@@ -75,6 +77,19 @@ pub struct Options {
     pub gpu: Wanted,
     /// File of the fastest algorithm by device, driver and shape; measured anew at every start without.
     pub algorithms: Option<PathBuf>,
+}
+
+/// What a GPU says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// As the driver names it.
+    pub uuid: String,
+    /// Product.
+    pub name: String,
+    /// Multiprocessors that are not masked.
+    pub multiprocessors: u32,
+    /// Memory in all.
+    pub total_bytes: u64,
 }
 
 /// A GPU of one's own.
@@ -149,6 +164,21 @@ impl Gpu {
     /// As the driver names it.
     pub fn uuid(&self) -> &str {
         &self.uuid
+    }
+
+    /// What the device says of itself.
+    pub fn facts(&self) -> Result<Facts, Error> {
+        let (_, total) = self.context.mem_get_info().map_err(failed("cuMemGetInfo"))?;
+        let multiprocessors = self
+            .context
+            .attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+            .map_err(failed("cuDeviceGetAttribute"))?;
+        Ok(Facts {
+            uuid: self.uuid.clone(),
+            name: self.context.name().map_err(failed("cuDeviceGetName"))?,
+            multiprocessors: u32::try_from(multiprocessors).unwrap_or_default(),
+            total_bytes: total as u64,
+        })
     }
 
     #[expect(unsafe_code, reason = "the driver's interface")]

@@ -122,11 +122,17 @@ pub enum Kernel {
     Swiglu,
     /// Last state to artifact.
     Project,
+    /// Words that follow from their place (burn-in).
+    FillWords,
+    /// Compares them (burn-in).
+    CheckWords,
+    /// Where each block ran (burn-in).
+    Multiprocessors,
 }
 
 impl Kernel {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::FillInputs,
         Self::Norm,
         Self::AddNorm,
@@ -140,6 +146,9 @@ impl Kernel {
         Self::GatherLast,
         Self::Swiglu,
         Self::Project,
+        Self::FillWords,
+        Self::CheckWords,
+        Self::Multiprocessors,
     ];
 
     /// Name of the symbol.
@@ -158,6 +167,9 @@ impl Kernel {
             Self::GatherLast => "gather_last",
             Self::Swiglu => "swiglu",
             Self::Project => "project",
+            Self::FillWords => "fill_words",
+            Self::CheckWords => "check_words",
+            Self::Multiprocessors => "multiprocessors",
         }
     }
 
