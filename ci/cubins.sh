@@ -97,6 +97,9 @@ examine() {
         router) needs "$1" 'HMMA' 'LDSM' 'LDGSTS' ;;
         combine | whole_norm_rope) needs "$1" 'LDG\.E\.128' 'STG\.E\.128' ;;
         route | count_routes | place_routes) ! has "$1" '\b(ATOM|ATOMG|ATOMS|RED)\b' || complain "$1: an atomic operation" ;;
+        fill_words) needs "$1" 'STG\.E\.128' ;;
+        check_words) needs "$1" 'LDG\.E\.128' ;;
+        multiprocessors) needs "$1" 'SR_VIRTUALSMID|SR_VIRTID|SMID' ;;
         head_norm_rope) ;;
         *) complain "$1: say in ci/cubins.sh what its machine code must hold" ;;
     esac

@@ -8,10 +8,12 @@
 //! | the scheme over it | [`round`] |
 //! | decide: what its times mean | [`bench`] |
 //! | the same of experts in eight bits | [`moe`] |
+//! | what a GPU must do before it is trusted | [`burn`] |
 //!
 //! Nothing of CUDA is needed to build this: the driver and cuBLASLt are loaded when a GPU is asked for.
 
 pub mod bench;
+pub mod burn;
 pub mod device;
 pub mod driver;
 mod error;

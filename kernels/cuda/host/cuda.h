@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -36,6 +37,13 @@ struct Thread {
 extern Thread self;
 
 [[noreturn]] void die(const char* format, ...) __attribute__((format(printf, 1, 2)));
+
+// Those that the machine in this file's place has (the tests mask some).
+inline unsigned multiprocessors() {
+    const char* text = std::getenv("SIMULATED_CUDA_SMS");
+    const unsigned long count = text ? std::strtoul(text, nullptr, 10) : 132;
+    return count ? static_cast<unsigned>(count) : 1;
+}
 
 unsigned char* dynamic_shared();
 unsigned shared_offset(const void* pointer, size_t bytes);

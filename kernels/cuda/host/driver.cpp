@@ -8,7 +8,10 @@
 //  * what is still allocated and which handles are open when the last context is released is said (SIMULATED_CUDA_LEDGER).
 //
 // SIMULATED_CUDA_VERSION (13000), _DEVICES (1), _MEMORY (bytes, 4 GiB), _NAME, _MPS (0), _CAPABILITY (90), _LEDGER (file), _FAIL (entry point that fails),
-// _NAN (number of the projection from which on states are not finite), _LEAK (of how many frees one gives nothing back).
+// _NAN (number of the projection from which on states are not finite), _LEAK (of how many frees one gives nothing back); faults of a GPU: _SMS (multiprocessors, 132), _HANG (entry point that never returns),
+// _WRONG (number of the product from which on products are wrong), and in an allocation of more than half of the memory _STUCK (BYTE,BIT: is 1 whatever a
+// kernel writes) and _FLIP (N,BYTE,BIT: turns over after N products of its weights) and
+// _WEAK (number of the one product of its weights that is wrong), _PEER (1: devices reach each other; 0), _TORN (1: copies between devices lose a bit).
 
 #include <algorithm>
 #include <chrono>
@@ -23,6 +26,8 @@
 #include <mutex>
 #include <string>
 #include <vector>
+
+#include <unistd.h>
 
 extern "C" int emulate(const char *kernel, const unsigned grid[3], const unsigned block[3], unsigned shared_bytes, void **args);
 
@@ -41,6 +46,8 @@ long setting(const char *name, long otherwise) {
 }
 
 bool fails(const char *entry) {
+    const char *hangs = std::getenv("SIMULATED_CUDA_HANG");
+    while (hangs && std::strcmp(hangs, entry) == 0) pause();
     const char *named = std::getenv("SIMULATED_CUDA_FAIL");
     return named && std::strcmp(named, entry) == 0;
 }
@@ -71,6 +78,35 @@ void *aligned(size_t bytes) {
     if (posix_memalign(&start, 256, std::max<size_t>(bytes, 1)) != 0) return nullptr;
     std::memset(start, 0xff, bytes);
     return start;
+}
+
+// --- faults of a GPU's memory
+
+// The allocation that takes more than half of the memory, if it holds `at` (or whatever `at` is zero).
+unsigned char *filler(uintptr_t at) {
+    std::lock_guard<std::mutex> held(memory.lock);
+    for (const auto &[start, bytes] : memory.device)
+        if (bytes > memory.total() / 2 && (at == 0 || (at >= start && at < start + bytes))) return reinterpret_cast<unsigned char *>(start);
+    return nullptr;
+}
+
+void stick() {
+    const char *text = std::getenv("SIMULATED_CUDA_STUCK");
+    size_t byte;
+    unsigned bit;
+    if (!text || std::sscanf(text, "%zu,%u", &byte, &bit) != 2) return;
+    if (unsigned char *start = filler(0)) start[byte] |= static_cast<unsigned char>(1u << bit);
+}
+
+void flip(uintptr_t weights) {
+    static long products = 0;
+    const char *text = std::getenv("SIMULATED_CUDA_FLIP");
+    long after;
+    size_t byte;
+    unsigned bit;
+    if (!text || std::sscanf(text, "%ld,%zu,%u", &after, &byte, &bit) != 3) return;
+    unsigned char *start = filler(weights);
+    if (start && products++ == after) start[byte] ^= static_cast<unsigned char>(1u << bit);
 }
 
 // --- work
@@ -146,6 +182,9 @@ const std::map<std::string, std::vector<int>> &signatures() {
             {"count_routes", {8, 8, 4, 4}},
             {"place_routes", {8, 8, 8, 8, 8, 8, 4, 4, 4}},
             {"combine", {8, 8, 8, 8, 4, 4}},
+            {"fill_words", {8, 4, 4, 4, 4}},
+            {"check_words", {8, 8, 4, 4, 4, 4}},
+            {"multiprocessors", {8}},
         };
         for (const char *name : {"attention_16", "attention_32", "attention_64", "attention_128"})
             m[name] = {8, 8, 8, 8, 4, 4, 4, 4, 4, 4, 4};
@@ -170,6 +209,7 @@ void launch(const std::string &name, std::vector<unsigned> grid, std::vector<uns
     if (name == "project" && nan >= 0 && projections++ >= nan) std::memset(reinterpret_cast<void *>(words[0]), 0xff, 2);
     const int status = emulate(name.c_str(), grid.data(), block.data(), shared, args.data());
     if (status != 0) misuse(("the emulator does not run " + name + ": " + std::to_string(status)).c_str());
+    stick();
 }
 
 // --- products
@@ -260,6 +300,7 @@ CUresult cuDeviceGetName(char *name, int length, int) {
 CUresult cuDeviceGetAttribute(int *value, int attribute, int) {
     const long capability = setting("SIMULATED_CUDA_CAPABILITY", 90);
     switch (attribute) {
+        case 16: *value = static_cast<int>(setting("SIMULATED_CUDA_SMS", 132)); break;
         case 75: *value = static_cast<int>(capability / 10); break;
         case 76: *value = static_cast<int>(capability % 10); break;
         case 115: *value = 1; break;
@@ -352,6 +393,20 @@ CUresult cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, Strea
 CUresult cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, Stream *stream) {
     if (!memory.inside(from, bytes)) misuse("cuMemcpyDtoHAsync outside of an allocation");
     stream->put([=] { std::memcpy(to, reinterpret_cast<void *>(from), bytes); });
+    return SUCCESS;
+}
+
+CUresult cuDeviceCanAccessPeer(int *can, int, int) {
+    *can = static_cast<int>(setting("SIMULATED_CUDA_PEER", 1));
+    return SUCCESS;
+}
+CUresult cuCtxEnablePeerAccess(void *, unsigned) { return SUCCESS; }
+CUresult cuMemcpyPeerAsync(uint64_t to, void *, uint64_t from, void *, size_t bytes, Stream *stream) {
+    if (!memory.inside(to, bytes) || !memory.inside(from, bytes)) misuse("cuMemcpyPeerAsync outside of an allocation");
+    stream->put([=] {
+        std::memmove(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from), bytes);
+        if (setting("SIMULATED_CUDA_TORN", 0)) *reinterpret_cast<unsigned char *>(to) ^= 4;
+    });
     return SUCCESS;
 }
 
@@ -551,7 +606,16 @@ int cublasLtMatmul(void *, Description *description, const float *alpha, const u
     for (auto operand : {std::make_pair(reinterpret_cast<uintptr_t>(a), A.bytes()), std::make_pair(reinterpret_cast<uintptr_t>(b), B.bytes()),
                          std::make_pair(reinterpret_cast<uintptr_t>(d), D.bytes())})
         if (!memory.inside(operand.first, operand.second)) misuse("a product outside of an allocation");
-    stream->put([=] { multiply(a, A, b, B, d, D); });
+    stream->put([=] {
+        static long products = 0;
+        multiply(a, A, b, B, d, D);
+        const long wrong = setting("SIMULATED_CUDA_WRONG", -1);
+        if (wrong >= 0 && products++ >= wrong)
+            for (uint64_t i = 0; i < D.rows; i++) d[i] ^= 0x8000;
+        static long filled = 0;
+        if (filler(reinterpret_cast<uintptr_t>(a)) && filled++ == setting("SIMULATED_CUDA_WEAK", -1)) d[0] ^= 0x8000;
+        flip(reinterpret_cast<uintptr_t>(a));
+    });
     return SUCCESS;
 }
 

@@ -3,6 +3,7 @@
 mod find;
 mod gemm;
 mod host;
+pub mod peer;
 mod times;
 
 pub use self::find::uuid_of;
@@ -49,7 +50,7 @@ macro_rules! module {
 mod fp8;
 
 /// Kernels that every GPU runs, by file.
-const MODULES: [Module; 8] = [
+const MODULES: [Module; 9] = [
     module!("inputs", [FillInputs]),
     module!("rows", [Norm, AddNorm, ReflectAddNorm, GatherLast]),
     module!("swiglu", [Swiglu]),
@@ -61,6 +62,7 @@ const MODULES: [Module; 8] = [
     module!("project", [Project]),
     module!("whole_norm", [WholeNormRope]),
     module!("route", [Router, Route, CountRoutes, PlaceRoutes, Combine]),
+    module!("memory", [FillWords, CheckWords, Multiprocessors]),
 ];
 
 /// Most shared memory of a launch, bytes: attention with heads of 128, products in eight bits.
@@ -91,6 +93,19 @@ pub struct Options {
     pub gpu: Wanted,
     /// File of the fastest algorithm by device, driver and shape; measured anew at every start without.
     pub algorithms: Option<PathBuf>,
+}
+
+/// What a GPU says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// As the driver names it.
+    pub uuid: String,
+    /// Product.
+    pub name: String,
+    /// Multiprocessors that are not masked.
+    pub multiprocessors: u32,
+    /// Memory in all.
+    pub total_bytes: u64,
 }
 
 /// A GPU of one's own.
@@ -198,6 +213,21 @@ impl Gpu {
         };
         times.begun.record(&self.stream).map_err(failed("cuEventRecord"))?;
         Ok(Some(times))
+    }
+
+    /// What the device says of itself.
+    pub fn facts(&self) -> Result<Facts, Error> {
+        let (_, total) = self.context.mem_get_info().map_err(failed("cuMemGetInfo"))?;
+        let multiprocessors = self
+            .context
+            .attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+            .map_err(failed("cuDeviceGetAttribute"))?;
+        Ok(Facts {
+            uuid: self.uuid.clone(),
+            name: self.context.name().map_err(failed("cuDeviceGetName"))?,
+            multiprocessors: u32::try_from(multiprocessors).unwrap_or_default(),
+            total_bytes: total as u64,
+        })
     }
 
     #[expect(unsafe_code, reason = "the driver's interface")]

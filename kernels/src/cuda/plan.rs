@@ -165,11 +165,17 @@ pub enum Kernel {
     PlaceRoutes,
     /// Experts' outputs by weight.
     Combine,
+    /// Words that follow from their place (burn-in).
+    FillWords,
+    /// Compares them (burn-in).
+    CheckWords,
+    /// Where each block ran (burn-in).
+    Multiprocessors,
 }
 
 impl Kernel {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::FillInputs,
         Self::Norm,
         Self::AddNorm,
@@ -192,6 +198,9 @@ impl Kernel {
         Self::CountRoutes,
         Self::PlaceRoutes,
         Self::Combine,
+        Self::FillWords,
+        Self::CheckWords,
+        Self::Multiprocessors,
     ];
 
     /// Name of the symbol.
@@ -219,6 +228,9 @@ impl Kernel {
             Self::CountRoutes => "count_routes",
             Self::PlaceRoutes => "place_routes",
             Self::Combine => "combine",
+            Self::FillWords => "fill_words",
+            Self::CheckWords => "check_words",
+            Self::Multiprocessors => "multiprocessors",
         }
     }
 

@@ -183,6 +183,13 @@ impl CudaPrefillV2 {
         lock(&self.resident.engine).run_part(round, part, batches)
     }
 
+    /// States of the last token after the final norm, of as many nonces as are given, one after the other: what artifacts are made of.
+    pub fn last_states(&self, round: &Round, nonces: &[i64]) -> Result<Vec<f32>, Error> {
+        let mut engine = lock(&self.resident.engine);
+        engine.begin(round)?;
+        engine.last_states(nonces)
+    }
+
     /// Shape of the model.
     pub const fn shape(&self) -> &Shape {
         &self.shape
@@ -415,6 +422,29 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    fn last_states(&mut self, nonces: &[i64]) -> Result<Vec<f32>, Error> {
+        let Some((round, batch)) = self.begun.clone() else {
+            return Ok(Vec::new());
+        };
+        let seeds = self.places.address(Buffer::Seeds.start());
+        let states = self.places.address(Buffer::LastNormed.start());
+        let mut all = Vec::new();
+        for nonces in nonces.chunks(batch.nonces) {
+            let words = seed_words(&round, batch, nonces);
+            let bytes = 2 * nonces.len() * self.program.hidden();
+            self.device.submit(&words, seeds, states, bytes)?;
+            let bytes = self.device.collect()?;
+            all.extend(
+                bytes
+                    .as_chunks::<2>()
+                    .0
+                    .iter()
+                    .map(|bits| bf16::from_le_bytes(*bits).to_f32()),
+            );
+        }
+        Ok(all)
     }
 
     /// Takes the oldest batch in. One number that is not finite makes all of it suspect.

@@ -40,8 +40,11 @@ pub enum LogFormat {
 pub enum Command {
     /// Watch the GPUs of this machine and keep its GpuNode's status and metrics (the DaemonSet).
     Run(Box<RunArgs>),
-    /// Judge the GPUs this container was given. Exit code 0: fit for an exam; 1: not; 2: cannot tell.
+    /// Judge the GPUs this container was given, and burn them in where CUDA is. Exit code 0: fit for an exam; 1: not; 2: cannot tell.
     Check(CheckArgs),
+    /// The process that `check` burns GPUs in with.
+    #[command(hide = true)]
+    Burn(BurnArgs),
     /// Print what the agent sees as YAML; the same shape that --replay takes.
     Observe(ObserveArgs),
     /// One replica group's engine on a GPU, for `slot serve --engine-binary`.
@@ -106,6 +109,41 @@ pub struct CheckArgs {
     /// How long NVML may take.
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
     pub timeout: Duration,
+    /// Look through NVML and compute nothing.
+    #[arg(long, conflicts_with = "require_burn")]
+    pub look_only: bool,
+    /// Cannot tell where there is no CUDA to compute with; without it a look has to do there.
+    #[arg(long)]
+    pub require_burn: bool,
+    /// When all of it is over, come what may.
+    #[arg(long, default_value = "60s", value_parser = parse_duration)]
+    pub deadline: Duration,
+    /// How long weights are multiplied, and then nonces computed, if the deadline allows.
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    pub sustain: Duration,
+    /// Thresholds that win over the published ones, number by number (docs/burn-in.md).
+    #[arg(long)]
+    pub limits: Option<PathBuf>,
+    /// Folder of the locks that keep a GPU from two programs of ours; that of the engine's socket.
+    #[arg(long, default_value = "/run/gonka")]
+    pub lock_dir: PathBuf,
+}
+
+/// Flags of `burn`.
+#[derive(Args, Clone, Debug)]
+pub struct BurnArgs {
+    /// GPUs by UUID: one is burned in, copies between several are tried.
+    #[arg(long = "gpu", required = true)]
+    pub gpus: Vec<String>,
+    /// How long all of it should take.
+    #[arg(long, value_parser = parse_duration)]
+    pub time: Duration,
+    /// How long a load is kept up.
+    #[arg(long, value_parser = parse_duration)]
+    pub sustain: Duration,
+    /// Folder of the locks.
+    #[arg(long)]
+    pub lock_dir: PathBuf,
 }
 
 /// Flags of `observe`.

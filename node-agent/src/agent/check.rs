@@ -1,11 +1,24 @@
-//! `node-agent check` and `observe`: one look, judged or just shown. A driver that hangs ends in a verdict, not in a hang.
+//! `node-agent check` and `observe`: one look, judged or just shown; `check` then burns in what the look found fit (`docs/burn-in.md`).
+//! A driver that hangs ends in a verdict, not in a hang.
+//!
+//! ```text
+//! look (NVML, the daemon's rules) ─► granted (clients, links) ─► watch ─┬─► child: one process a GPU, then one for copies between them
+//!                                                                       └─► NVML every quarter of a second meanwhile
+//!                                             rows ◄─ verdict (pure) ◄─ what they said, limits.yaml
+//! ```
+
+mod child;
+mod limits;
+mod verdict;
+mod watch;
+mod wire;
 
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use crds::conditions::{ConditionStatus, ConditionType};
@@ -19,6 +32,10 @@ use super::observe::nvml::{NvmlSource, OpenPolicy};
 use super::observe::{self, HostReading, Sample, pod_resources};
 use super::policy::Policy;
 use super::step::step;
+
+pub use child::burn;
+pub use verdict::{Outcome, Row};
+pub use watch::{Burn, BurnState};
 
 /// What `check` says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
@@ -58,6 +75,8 @@ pub struct Report {
     pub driver_version: Option<String>,
     /// The GPUs and what the rules found.
     pub gpus: Vec<Gpu>,
+    /// The burn-in, measurement by measurement.
+    pub burn: Burn,
 }
 
 /// GPUs a container was given.
@@ -83,12 +102,41 @@ impl Given {
 }
 
 /// Runs `check` and prints its verdict.
-pub fn check(args: &CheckArgs) -> anyhow::Result<Fitness> {
-    let reading = read_gpus(args.timeout)?;
-    let report = judge(reading, &Given::parse(&args.devices), args);
+pub async fn check(args: &CheckArgs) -> anyhow::Result<Fitness> {
+    let ends = Instant::now() + args.deadline;
+    // Read before anything runs: a table that is wrong is the caller's mistake.
+    let limits = limits::Table::load(args.limits.as_deref())?;
+    let reading = read_gpus(args.timeout.min(args.deadline))?;
+    let mut report = judge(reading, &Given::parse(&args.devices), args);
+    report.put(watch::burn_in(&report, &limits, args, ends).await);
+    print(&report, args)?;
+    Ok(report.verdict)
+}
+
+impl Report {
+    /// Adds the burn-in: what it found unfit is, and what it cannot tell nobody can.
+    fn put(&mut self, burn: Burn) {
+        let worst = |outcome| burn.rows.iter().find(|row| row.outcome == outcome);
+        let of = |row: &Row| format!("{} {}: {}", row.gpu, row.check, row.message);
+        if self.verdict == Fitness::Passed {
+            if let Some(row) = worst(Outcome::Failed) {
+                (self.verdict, self.message) = (Fitness::Failed, of(row));
+            } else if burn.state == BurnState::Refused {
+                (self.verdict, self.message) = (Fitness::Unknown, burn.reason.clone());
+            } else if let Some(row) = worst(Outcome::Unknown) {
+                (self.verdict, self.message) = (Fitness::Unknown, of(row));
+            } else if burn.state == BurnState::NotRun {
+                self.message = format!("{}; not burned in: {}", self.message, burn.reason);
+            }
+        }
+        self.burn = burn;
+    }
+}
+
+fn print(report: &Report, args: &CheckArgs) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &report).context("could not print the verdict")?;
+        serde_json::to_writer_pretty(&mut out, report).context("could not print the verdict")?;
         writeln!(out)?;
     } else {
         writeln!(out, "{:?}: {}", report.verdict, report.message)?;
@@ -99,8 +147,11 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<Fitness> {
                 writeln!(out, "  {} ({weight}): {}", finding.rule, finding.message)?;
             }
         }
+        for row in &report.burn.rows {
+            writeln!(out, "{} {} {:?}: {}", row.gpu, row.check, row.outcome, row.message)?;
+        }
     }
-    Ok(report.verdict)
+    Ok(())
 }
 
 /// The same rules as the daemon's, over one sample of the given GPUs.
@@ -169,6 +220,7 @@ fn judge(reading: Option<GpuReading>, given: &Given, args: &CheckArgs) -> Report
         expected_gpus: expected,
         driver_version: status.driver_version,
         gpus: status.gpus,
+        burn: Burn::not_run("the look was not fit"),
     }
 }
 

@@ -114,8 +114,8 @@ fn weights(path: &str) -> Result<Model, Error> {
     })
 }
 
-/// Keeps a GPU from a second engine of the pod. The kernel gives it back when this process ends, however it ends.
-fn lock(folder: &Path, uuid: &str) -> Result<Flock<File>, Error> {
+/// Keeps a GPU from a second engine of the pod, and from a burn-in beside it. The kernel gives it back when this process ends, however it ends.
+pub(super) fn lock(folder: &Path, uuid: &str) -> Result<Flock<File>, Error> {
     let path: PathBuf = folder.join(format!("{uuid}.lock"));
     let unlockable = |source| Error::Lock {
         path: path.clone(),

@@ -1,4 +1,4 @@
-//! `node-agent`: the DaemonSet (`run`), the look before an exam (`check`), the look for people (`observe`), the proof on a GPU (`engine`).
+//! `node-agent`: the DaemonSet (`run`), what GPUs must show before an exam (`check`), the look for people (`observe`), the proof on a GPU (`engine`).
 
 use std::process::ExitCode;
 
@@ -35,7 +35,10 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 .map_err(|_| anyhow::anyhow!("another TLS provider is installed already"))?;
             runtime.block_on(run::run(*args)).map(|()| ExitCode::SUCCESS)
         }
-        Command::Check(args) => check::check(&args).map(|fitness| ExitCode::from(fitness.exit_code())),
+        Command::Check(args) => runtime
+            .block_on(check::check(&args))
+            .map(|fitness| ExitCode::from(fitness.exit_code())),
+        Command::Burn(args) => check::burn(&args).map(|()| ExitCode::SUCCESS),
         Command::Engine(args) => runtime.block_on(engine::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Observe(args) => runtime.block_on(check::observe_once(&args)).map(|()| ExitCode::SUCCESS),
     };

@@ -5,6 +5,7 @@
 
 mod errors;
 mod events;
+pub mod granted;
 mod read;
 
 use std::sync::Arc;
