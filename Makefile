@@ -12,7 +12,7 @@ PYTHON ?= python3
 GPU_SOAK_MINUTES ?= 60
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: help setup build images demo down test test-full soak soak-virtual gpu-test gpu-bench gpu-soak bench fmt lint deny unit vectors mutants verifier nvml cubins charts e2e sprint protection moments grid crashes generate
+.PHONY: help setup build images demo down test test-full soak soak-virtual gpu-test gpu-bench gpu-soak bench fmt lint deny unit vectors mutants verifier nvml cubins engine-image engine-image-check charts e2e sprint protection moments grid crashes generate
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | column -t -s $$'\t'
@@ -31,10 +31,10 @@ down: ## Stop what `make demo` left up
 # --- tiers
 
 test: setup ## What CI runs: everything that needs no GPU, at most 60 minutes cold on 2 cores
-	ci/suites.sh fmt deny lint unit vectors mutants verifier nvml cubins charts e2e sprint protection moments
+	ci/suites.sh fmt deny lint unit vectors mutants verifier nvml cubins engine-image-check charts e2e sprint protection moments
 
 test-full: setup ## `test`, each crate alone, everything that may die at every moment of a Sprint, the operator at every write
-	ci/suites.sh fmt deny lint unit vectors mutants verifier nvml cubins charts e2e sprint alone grid crashes
+	ci/suites.sh fmt deny lint unit vectors mutants verifier nvml cubins engine-image-check charts e2e sprint alone grid crashes
 
 soak: setup soak-virtual ## 10,000 epochs in virtual time, then Sprint after Sprint for an hour on a cluster; fails when any exam lost anything there
 	ci/images.sh
@@ -91,6 +91,12 @@ nvml: ## The simulated NVML library
 
 cubins: ## The CUDA kernels compile to what is checked in, without spills and with tensor cores (no GPU needed)
 	ci/cubins.sh --check
+
+engine-image: ## target/images/engine.tar: the image of slots that compute on GPUs natively, with cuBLASLt (a download of 0.4 GB, pinned by hash)
+	ci/engine-image.sh
+
+engine-image-check: ## The same with the simulated library in its place, unpacked and looked at (as root; nothing is downloaded)
+	ci/engine-image.sh --check
 
 charts: ## Charts: lint and rendering (needs the cluster's helm)
 	ci/charts.sh

@@ -149,6 +149,45 @@ fn a_replica_that_does_not_run_costs_its_rows_and_no_others(#[case] replica: &st
 }
 
 #[test]
+fn clocks_and_what_holds_them_down_are_told_before_and_after() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let built = Command::new("make")
+        .args(["-C", concat!(env!("CARGO_MANIFEST_DIR"), "/../e2e/simulated-nvml")])
+        .arg(format!("OUT={}", folder.path().display()))
+        .output()
+        .expect("make runs");
+    assert!(built.status.success(), "{}", text(&built));
+    let (gpus, json) = (folder.path().join("gpus.yaml"), folder.path().join("report.json"));
+    fs::write(
+        &gpus,
+        "version: 1\ngpu 0:\n  product: H200\n  uuid: GPU-00010203-0405-0607-0809-0a0b0c0d0e00\n  sm-clock-mhz: 1755\n  throttle: sw-power-cap\n",
+    )
+    .expect("a file");
+    let path = format!("{}:{}", libraries().display(), folder.path().display());
+    let run = bench(
+        &[
+            "--simulated",
+            "--replica",
+            "/nowhere",
+            "--json",
+            json.to_str().expect("a path"),
+        ],
+        &[
+            ("LD_LIBRARY_PATH", &path),
+            ("SIMULATED_NVML_FILE", gpus.to_str().expect("a path")),
+        ],
+    );
+    assert!(run.status.success(), "{}", text(&run));
+    let report: Value = serde_json::from_slice(&fs::read(json).expect("a report")).expect("JSON");
+    for moment in ["before", "after"] {
+        let clocks = &report[moment];
+        assert_eq!(clocks["sm"], 1755, "{clocks}");
+        assert!(clocks["memory"].as_u64() > Some(0), "{clocks}");
+        assert_eq!(clocks["throttled"], serde_json::json!(["sw-power-cap"]));
+    }
+}
+
+#[test]
 fn what_the_simulated_driver_took_is_no_figure_anywhere() {
     let refused = bench(&[], &[]);
     assert!(!refused.status.success() && refused.stdout.is_empty());

@@ -282,6 +282,17 @@ fn gpu_every_batch_is_timed_from_its_first_copy_to_its_last() {
     assert!(spans.iter().all(|span| span.ran > 0.0), "{spans:?}");
     assert!(spans[0].idle.is_none() && spans[1..].iter().all(|span| span.idle.is_some_and(|idle| idle >= 0.0)));
     assert!(gpu.spans().is_empty(), "told once");
+    // What the host does between two batches the device waits for.
+    generate(&gpu, &round, &[0]);
+    let since = std::time::Instant::now();
+    on_cpu("any", &config(256, (4, 2, 64), 512, 4));
+    let waited = since.elapsed().as_secs_f32() * 1e3;
+    generate(&gpu, &round, &[0]);
+    let spans = gpu.spans();
+    assert!(
+        spans[1].idle.is_some_and(|idle| idle > 0.9 * waited),
+        "{waited} ms: {spans:?}"
+    );
     gpu.watch(false);
     generate(&gpu, &round, &[0, 1]);
     assert!(gpu.spans().is_empty());

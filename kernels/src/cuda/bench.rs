@@ -31,7 +31,7 @@ pub struct Report {
     pub torch: Option<String>,
     /// Clocks before the first batch.
     pub before: Clocks,
-    /// Clocks after the last one.
+    /// Clocks right behind the last one.
     pub after: Clocks,
     /// Samples, or why there are none, by name: model, a slash, contestant.
     pub series: BTreeMap<String, samples::Measured>,

@@ -11,7 +11,7 @@ use crate::{
 use kernels::cuda::{
     CudaPrefillV2,
     bench::{
-        Report,
+        Clocks, Report,
         rows::{LEAST_STOPS, ROWS},
         samples::{Measured, Series},
         schedule::{Length, schedule},
@@ -42,15 +42,16 @@ pub(crate) fn run(wanted: &Measure) -> Result<String, Failure> {
     let (device, uuid) = (gpu.name()?, gpu.uuid().to_owned());
     let before = clocks::read(&uuid);
     drop(gpu);
-    let (mut series, mut torch) = (All::new(), None);
+    let (mut series, mut torch, mut after) = (All::new(), None, before.clone());
     for model in models(wanted.simulated) {
         let said = one_model(wanted, &model, &device, &mut series)?;
-        torch = torch.or(said);
+        torch = torch.or(said.torch);
+        after = said.clocks;
     }
     let report = Report {
         simulated: wanted.simulated,
         before,
-        after: clocks::read(&uuid),
+        after,
         device,
         uuid,
         torch,
@@ -60,10 +61,19 @@ pub(crate) fn run(wanted: &Measure) -> Result<String, Failure> {
     document::publish(wanted, &report)
 }
 
-/// Measures a model into `all`; what torch said of itself.
-fn one_model(wanted: &Measure, model: &Model, gpu: &str, all: &mut All) -> Result<Option<String>, Failure> {
+/// What is told of a model beside its samples.
+struct Beside {
+    /// What torch said of itself.
+    torch: Option<String>,
+    /// Clocks right behind the last batch.
+    clocks: Clocks,
+}
+
+/// Measures a model into `all`.
+fn one_model(wanted: &Measure, model: &Model, gpu: &str, all: &mut All) -> Result<Beside, Failure> {
     eprintln!("gpu-bench: {}", model.name);
     let device = Box::new(ours::open(wanted.simulated)?);
+    let uuid = device.uuid().to_owned();
     let scheme = CudaPrefillV2::load(device, model.shape.clone(), &Drawn::new(), model.nonces, model.seq_len)?;
     let mut everybody: Vec<Gathered> = ours::parts(&scheme, model)?
         .into_iter()
@@ -84,6 +94,7 @@ fn one_model(wanted: &Measure, model: &Model, gpu: &str, all: &mut All) -> Resul
         everybody[turn.contestant].take_turn(turn.dropped, turn.kept);
     }
     stops(model, &everybody[0], all);
+    let clocks = clocks::read(&uuid);
     for gathered in everybody {
         let name = |what: &str| format!("{}/{what}", model.name);
         if gathered.name == "ours" {
@@ -91,7 +102,7 @@ fn one_model(wanted: &Measure, model: &Model, gpu: &str, all: &mut All) -> Resul
         }
         all.insert(name(gathered.name), gathered.measured(model, &gathered.times));
     }
-    Ok(torch)
+    Ok(Beside { torch, clocks })
 }
 
 const fn gathered(name: &'static str, contestant: Contestant) -> Gathered {
