@@ -1,6 +1,6 @@
-// swiglu.cu - the gate of the MLP: silu(gate) rounded, times up. The exponential is that of kernels/src/vector.rs, to the bit.
+// swiglu.cu - the gate of the MLP: silu(gate) rounded, times up.
 
-#include "exponential.cuh"
+#include "silu.cuh"
 
 namespace {
 
