@@ -1,8 +1,8 @@
 // quantize.cu - activations to eight bits, each group of 128 neighbours of a token by its own scale. Sixteen threads a group, read
 // once, written once. Roundings as in kernels/src/fp8.rs.
 
-#include "exponential.cuh"
 #include "fp8.cuh"
+#include "silu.cuh"
 
 namespace {
 

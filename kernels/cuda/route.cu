@@ -1,7 +1,7 @@
 // route.cu - which experts a token goes to, by the order of what, and back. Nothing here depends on which block comes first.
 // Roundings as in kernels/src/moe/router.rs.
 
-#include "exponential.cuh"
+#include "silu.cuh"
 #include "tensor_core.cuh"
 #include "tile.cuh"
 
@@ -18,6 +18,10 @@ constexpr unsigned COPIES = ROWS * CHUNKS / THREADS, COPY_ROWS = THREADS / CHUNK
 // Chosen pairs that one block of the sort counts.
 constexpr unsigned SLOTS = 2048;
 constexpr uint32_t NOWHERE = 0xffffffffu;
+
+__device__ __forceinline__ float sigmoid(float x) {
+    return __fdiv_rn(1.0f, __fadd_rn(1.0f, exponential(-x)));
+}
 
 // Larger numbers to larger words, none to 0; what is no number is less than all that are.
 __device__ __forceinline__ uint32_t ordered(float x) {

@@ -1,6 +1,6 @@
 // swiglu.cu - the gate of the MLP: silu(gate) rounded, times up.
 
-#include "exponential.cuh"
+#include "silu.cuh"
 
 namespace {
 

@@ -1,8 +1,6 @@
 // probe.cu - kernels of the emulator's own tests: one function's numbers before they are rounded, and one misuse each.
 
 #include "../random.cuh"
-#include "../exponential.cuh"
-#include "../tensor_core.cuh"
 
 namespace {
 
@@ -49,24 +47,6 @@ KERNEL probe_every_uniform(uint64_t* result) {
     }
     result[0] = count;
     result[1] = digest;
-}
-
-// The gate before it is rounded.
-KERNEL probe_silu(float* numbers, uint32_t count) {
-    for (uint32_t at = threadIdx.x; at < count; at += blockDim.x) {
-        numbers[at] = silu(numbers[at]);
-    }
-}
-
-// One product of codes from every lane's registers: four of a, two of b, four of c.
-KERNEL probe_multiply_codes(const uint32_t* a, const uint32_t* b, float* c) {
-    const unsigned lane = threadIdx.x;
-    const uint32_t mine[4] = {a[lane * 4], a[lane * 4 + 1], a[lane * 4 + 2], a[lane * 4 + 3]};
-    float sums[4] = {c[lane * 4], c[lane * 4 + 1], c[lane * 4 + 2], c[lane * 4 + 3]};
-    multiply_add_codes(sums, mine, b[lane * 2], b[lane * 2 + 1]);
-    for (unsigned i = 0; i < 4; ++i) {
-        c[lane * 4 + i] = sums[i];
-    }
 }
 
 KERNEL probe_barrier_missed_by_some() {
@@ -122,8 +102,6 @@ KERNEL probe_race(uint32_t* out) {
 
 EMULATED(probe_normals, WARP, THREADS)
 EMULATED(probe_every_uniform, WARP, THREADS)
-EMULATED(probe_silu, WARP, THREADS)
-EMULATED(probe_multiply_codes, WARP, WARP)
 EMULATED(probe_barrier_missed_by_some, WARP, THREADS)
 EMULATED(probe_warp_apart, WARP, THREADS)
 EMULATED(probe_lane_gone, WARP, THREADS)

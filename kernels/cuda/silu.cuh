@@ -1,7 +1,10 @@
-// exponential.cuh - the exponential of kernels/src/vector.rs, to the bit, and what gates and routers make of it.
+// silu.cuh - x / (1 + exp(-x)) in single precision, to the bit that of kernels/src/decoder/mlp.rs; the exponential is that of kernels/src/vector.rs.
+
 #pragma once
 
 #include "common.cuh"
+
+namespace {
 
 // Two to the nearest whole power, times a polynomial of what is left.
 __device__ __forceinline__ float exponential(float x) {
@@ -29,6 +32,4 @@ __device__ __forceinline__ float silu(float x) {
     return __fdiv_rn(x, __fadd_rn(1.0f, exponential(-x)));
 }
 
-__device__ __forceinline__ float sigmoid(float x) {
-    return __fdiv_rn(1.0f, __fadd_rn(1.0f, exponential(-x)));
-}
+}  // namespace
