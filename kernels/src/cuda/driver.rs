@@ -4,7 +4,10 @@ mod gemm;
 mod host;
 pub mod peer;
 
-use self::{gemm::Gemms, host::Pinned};
+use self::{
+    gemm::{Gemms, Number},
+    host::Pinned,
+};
 use super::{
     Device, Error, OLDEST_DRIVER,
     device::Places,
@@ -39,7 +42,7 @@ macro_rules! module {
 }
 
 /// All kernels, by file.
-const MODULES: [Module; 7] = [
+const MODULES: [Module; 8] = [
     module!("inputs", [FillInputs]),
     module!("rows", [Norm, AddNorm, ReflectAddNorm, GatherLast]),
     module!("swiglu", [Swiglu]),
@@ -50,6 +53,7 @@ const MODULES: [Module; 7] = [
     ),
     module!("project", [Project]),
     module!("memory", [FillWords, CheckWords, Multiprocessors]),
+    module!("v1", [V1Norm, V1Rope, V1Attention, V1Swiglu, V1Add]),
 ];
 
 /// Most shared memory of a launch, bytes: attention with heads of 128.
@@ -265,12 +269,16 @@ impl Gpu {
     /// Chooses an algorithm for every product whose shape is new.
     fn choose(&mut self, steps: &[Step], places: &Places) -> Result<(), Error> {
         for step in steps {
-            let Step::Gemm(gemm) = step else { continue };
-            if self.gemms.knows(gemm) {
+            let (gemm, number) = match step {
+                Step::Gemm(gemm) => (gemm, Number::Bf16),
+                Step::HalfGemm(gemm) => (gemm, Number::Half),
+                Step::Launch(_) => continue,
+            };
+            if self.gemms.knows(gemm, number) {
                 continue;
             }
             self.randomise(gemm.x, u64::from(gemm.rows) * u64::from(gemm.inner), places)?;
-            self.gemms.choose(gemm, places, &self.context, &self.stream)?;
+            self.gemms.choose((gemm, number), places, &self.context, &self.stream)?;
         }
         self.gemms.remember();
         Ok(())
@@ -336,7 +344,8 @@ impl Device for Gpu {
             .map_err(failed("cuStreamBeginCapture"))?;
         let put = steps.iter().try_for_each(|step| match step {
             Step::Launch(launch) => self.launch(launch, places),
-            Step::Gemm(gemm) => self.gemms.launch(gemm, places, &self.stream),
+            Step::Gemm(gemm) => self.gemms.launch((gemm, Number::Bf16), places, &self.stream),
+            Step::HalfGemm(gemm) => self.gemms.launch((gemm, Number::Half), places, &self.stream),
         });
         // The capture ends also where a step failed: a stream that captures for ever is lost.
         let graph = self

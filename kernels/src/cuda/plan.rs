@@ -128,11 +128,21 @@ pub enum Kernel {
     CheckWords,
     /// Where each block ran (burn-in).
     Multiprocessors,
+    /// Norm in half precision (`transformer_v1`, as all that follow).
+    V1Norm,
+    /// Rotary embedding of neighbours.
+    V1Rope,
+    /// Attention with its scores in half precision.
+    V1Attention,
+    /// silu(gate) × up.
+    V1Swiglu,
+    /// Residual addition.
+    V1Add,
 }
 
 impl Kernel {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 21] = [
         Self::FillInputs,
         Self::Norm,
         Self::AddNorm,
@@ -149,6 +159,11 @@ impl Kernel {
         Self::FillWords,
         Self::CheckWords,
         Self::Multiprocessors,
+        Self::V1Norm,
+        Self::V1Rope,
+        Self::V1Attention,
+        Self::V1Swiglu,
+        Self::V1Add,
     ];
 
     /// Name of the symbol.
@@ -170,6 +185,11 @@ impl Kernel {
             Self::FillWords => "fill_words",
             Self::CheckWords => "check_words",
             Self::Multiprocessors => "multiprocessors",
+            Self::V1Norm => "v1_norm",
+            Self::V1Rope => "v1_rope",
+            Self::V1Attention => "v1_attention",
+            Self::V1Swiglu => "v1_swiglu",
+            Self::V1Add => "v1_add",
         }
     }
 
@@ -222,6 +242,8 @@ pub enum Step {
     Launch(Launch),
     /// A product of cuBLASLt.
     Gemm(Gemm),
+    /// The same of numbers in half precision.
+    HalfGemm(Gemm),
 }
 
 impl Step {
@@ -229,7 +251,7 @@ impl Step {
     pub fn bytes(&self) -> (u64, u64) {
         match self {
             Self::Launch(launch) => launch.bytes,
-            Self::Gemm(gemm) => {
+            Self::Gemm(gemm) | Self::HalfGemm(gemm) => {
                 let (rows, inner, outer) = (u64::from(gemm.rows), u64::from(gemm.inner), u64::from(gemm.outer));
                 (2 * (rows * inner + inner * outer), 2 * rows * outer)
             }
