@@ -11,6 +11,8 @@ mod emulator;
 mod forward;
 #[path = "device_functions/inputs.rs"]
 mod inputs;
+#[path = "device_functions/memory.rs"]
+mod memory;
 #[path = "device_functions/misuse.rs"]
 mod misuse;
 #[path = "device_functions/numbers.rs"]
