@@ -46,7 +46,7 @@ soak-virtual: ## SOAK_EPOCHS epochs with stories in virtual time, in SOAK_LIVES 
 	$(CARGO) run --release -p virtual-fleet -- run --seed $(SOAK_SEED) --month
 
 gpu-test: ## The tests of the GPU on a GPU: vectors, reference, repeatability, memory
-	$(CARGO) test -p kernels --test gpu -- --ignored --test-threads=1 gpu_
+	$(CARGO) test -p kernels --test gpu --test gpu_v1 -- --ignored --test-threads=1 gpu_
 	$(CARGO) run --release -p kernels --bin poc-vectors -- --engine cuda kernels/vectors
 
 gpu-bench: ## What the proof costs on a GPU, by turns with torch where PYTHON has it; writes docs/benchmarks.md. Without a GPU one line and no figures

@@ -1,4 +1,5 @@
-//! The proof on an NVIDIA GPU: `prefill_v2` of dense Qwen3- and Llama-shaped models in bf16 (`kernels/cuda/README.md`).
+//! The proof on an NVIDIA GPU: `prefill_v2` of dense Qwen3- and Llama-shaped models in bf16 (`kernels/cuda/README.md`), the forward pass of
+//! `transformer_v1` in half precision, and the burn-in.
 //!
 //! | box | module |
 //! |---|---|
@@ -8,6 +9,7 @@
 //! | the scheme over it | [`round`] |
 //! | decide: what its times mean | [`bench`] |
 //! | the same of experts in eight bits | [`moe`] |
+//! | the retired scheme's forward pass | [`v1`] |
 //! | what a GPU must do before it is trusted | [`burn`] |
 //!
 //! Nothing of CUDA is needed to build this: the driver and cuBLASLt are loaded when a GPU is asked for.
@@ -22,6 +24,7 @@ pub mod moe;
 pub mod plan;
 pub mod round;
 pub mod shape;
+pub mod v1;
 pub mod weights;
 
 pub use device::Device;

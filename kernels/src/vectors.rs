@@ -181,9 +181,10 @@ pub fn check_directory(directory: &Path, effort: Effort, each: &mut dyn FnMut(&F
     )
 }
 
-/// As [`check_directory`], for what a GPU computes: the bf16 artifacts of dense models, with the device that `open` gives.
+/// As [`check_directory`], for what a GPU computes: the bf16 artifacts of dense models and v1 models, with the device that `open` gives.
 pub fn check_directory_on(
     directory: &Path,
+    effort: Effort,
     open: &dyn Fn() -> Result<Box<dyn Device>, cuda::Error>,
     each: &mut dyn FnMut(&FileReport),
 ) -> Result<Report, Error> {
@@ -191,6 +192,17 @@ pub fn check_directory_on(
         Some(Kind::TinyModels) => {
             let mut tally = Tally::default();
             tiny_models::check_on(&Item::root(document), open, &mut tally);
+            tally.report(name)
+        }
+        Some(Kind::V1Model) => {
+            let mut tally = Tally::default();
+            v1_model::check_on(&Item::root(document), effort, open, &mut tally);
+            tally.report(name)
+        }
+        Some(Kind::V1MainNet) if effort == Effort::Large => {
+            let mut tally = Tally::default();
+            let result = v1_main_net::check_on(&Item::root(document), open, &mut tally);
+            tally.absorb(result);
             tally.report(name)
         }
         _ => skipped(name, "nothing a GPU computes"),

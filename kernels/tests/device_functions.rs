@@ -15,6 +15,8 @@ mod fp8;
 mod grouped;
 #[path = "device_functions/inputs.rs"]
 mod inputs;
+#[path = "device_functions/memory.rs"]
+mod memory;
 #[path = "device_functions/misuse.rs"]
 mod misuse;
 #[path = "device_functions/numbers.rs"]

@@ -246,6 +246,21 @@ fn a_gpu_that_somebody_works_on_is_left_alone() {
 }
 
 #[test]
+fn a_gpu_whose_clients_are_not_known_is_left_alone() {
+    let machine = machine(1, "  error: nvmlDeviceGetComputeRunningProcesses=UNKNOWN\n");
+    let (code, report) = check(&machine, &[], &[]);
+    assert_eq!(
+        (code, report["burn"]["state"].as_str()),
+        (2, Some("Refused")),
+        "{report:#}"
+    );
+    assert!(
+        report["message"].as_str().unwrap().contains("does not say who uses"),
+        "{report:#}"
+    );
+}
+
+#[test]
 fn a_gpu_that_an_engine_of_ours_holds_is_left_alone() {
     let machine = machine(1, "");
     let locks = machine.folder.path().join("locks");

@@ -99,6 +99,14 @@ inline uint16_t to_half(float x) {
     return sign | (carried >= 0x47800000 ? 0x7c00 : static_cast<uint16_t>((carried - 0x38000000) >> 13));
 }
 
+inline float from_half(uint16_t x) {
+    const uint32_t sign = static_cast<uint32_t>(x & 0x8000) << 16, size = x & 0x7fff;
+    if (size < 0x400) {
+        return bits<float>(bits<uint32_t>(static_cast<float>(size) * 0x1p-24f) | sign);
+    }
+    return bits<float>(sign | (size >= 0x7c00 ? size << 13 | 0x7f800000 : (size << 13) + 0x38000000));
+}
+
 template <typename T>
 inline T shuffle_xor(T mine, unsigned distance) {
     struct Lane {

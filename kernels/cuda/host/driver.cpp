@@ -29,6 +29,8 @@
 
 #include <unistd.h>
 
+#include "cuda.h"
+
 extern "C" int emulate(const char *kernel, const unsigned grid[3], const unsigned block[3], unsigned shared_bytes, void **args);
 
 namespace {
@@ -185,6 +187,11 @@ const std::map<std::string, std::vector<int>> &signatures() {
             {"fill_words", {8, 4, 4, 4, 4}},
             {"check_words", {8, 8, 4, 4, 4, 4}},
             {"multiprocessors", {8}},
+            {"v1_norm", {8, 8, 8, 4, 4}},
+            {"v1_rope", {8, 8, 4, 4, 4, 4, 4}},
+            {"v1_attention", {8, 8, 8, 8, 4, 4, 4, 4, 4, 4, 4}},
+            {"v1_swiglu", {8, 8, 4}},
+            {"v1_add", {8, 8, 4}},
         };
         for (const char *name : {"attention_16", "attention_32", "attention_64", "attention_128"})
             m[name] = {8, 8, 8, 8, 4, 4, 4, 4, 4, 4, 4};
@@ -214,14 +221,16 @@ void launch(const std::string &name, std::vector<unsigned> grid, std::vector<uns
 
 // --- products
 
-float widened(uint16_t bits) {
+float widened(uint16_t bits, bool half) {
+    if (half) return emulator::from_half(bits);
     uint32_t word = static_cast<uint32_t>(bits) << 16;
     float value;
     std::memcpy(&value, &word, 4);
     return value;
 }
 
-uint16_t narrowed(float value) {
+uint16_t narrowed(float value, bool half) {
+    if (half) return emulator::to_half(value);
     uint32_t word;
     std::memcpy(&word, &value, 4);
     if ((word & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>(word >> 16 | 0x40);
@@ -231,6 +240,7 @@ uint16_t narrowed(float value) {
 struct Matrix {
     uint64_t rows, columns;
     int64_t stride;
+    bool half;
     size_t bytes() const { return 2 * ((columns - 1) * static_cast<size_t>(stride) + rows); }
 };
 
@@ -243,9 +253,9 @@ void multiply(const uint16_t *a, Matrix am, const uint16_t *b, Matrix bm, uint16
     std::vector<float> row(inner), column(inner);
     std::vector<float> weights(am.columns * inner);
     for (size_t o = 0; o < am.columns; o++)
-        for (size_t i = 0; i < inner; i++) weights[o * inner + i] = widened(a[o * am.stride + i]);
+        for (size_t i = 0; i < inner; i++) weights[o * inner + i] = widened(a[o * am.stride + i], am.half);
     for (size_t r = 0; r < bm.columns; r++) {
-        for (size_t i = 0; i < inner; i++) row[i] = widened(b[r * bm.stride + i]);
+        for (size_t i = 0; i < inner; i++) row[i] = widened(b[r * bm.stride + i], am.half);
         for (size_t o = 0; o < am.columns; o++) {
             float lanes[8] = {};
             const float *w = &weights[o * inner];
@@ -255,7 +265,7 @@ void multiply(const uint16_t *a, Matrix am, const uint16_t *b, Matrix bm, uint16
             for (; i < inner; i++) lanes[0] += w[i] * row[i];
             float sum = 0;
             for (float lane : lanes) sum += lane;
-            d[r * dm.stride + o] = narrowed(sum);
+            d[r * dm.stride + o] = narrowed(sum, am.half);
         }
     }
 }
@@ -555,8 +565,8 @@ int cublasLtCreate(void **handle) {
 }
 int cublasLtDestroy(void *) { return SUCCESS; }
 int cublasLtMatrixLayoutCreate(Matrix **matrix, int type, uint64_t rows, uint64_t columns, int64_t stride) {
-    if (type != 14) misuse("a product of something else than bf16");
-    *matrix = new Matrix{rows, columns, stride};
+    if (type != 14 && type != 2) misuse("a product of something else than bf16 or halves");
+    *matrix = new Matrix{rows, columns, stride, type == 2};
     return SUCCESS;
 }
 int cublasLtMatrixLayoutDestroy(Matrix *matrix) {
@@ -602,6 +612,7 @@ int cublasLtMatmul(void *, Description *description, const float *alpha, const u
                    Matrix *dm, const uint64_t *algorithm, void *, size_t, Stream *stream) {
     const Matrix A = *am, B = *bm, D = *dm;
     if (!description->transposed || *alpha != 1.0f || *beta != 0.0f || algorithm[0] == 0) misuse("a product of another form than the plan's");
+    if (A.half != B.half || A.half != D.half) misuse("a product of different numbers");
     if (A.rows != B.rows || D.rows != A.columns || D.columns != B.columns) misuse("a product of matrices that do not match");
     for (auto operand : {std::make_pair(reinterpret_cast<uintptr_t>(a), A.bytes()), std::make_pair(reinterpret_cast<uintptr_t>(b), B.bytes()),
                          std::make_pair(reinterpret_cast<uintptr_t>(d), D.bytes())})

@@ -32,21 +32,26 @@ fn main() -> ExitCode {
 
 enum Engine {
     Cpu(Effort),
-    Cuda,
+    Cuda(Effort),
 }
 
 fn arguments() -> Option<(PathBuf, Engine)> {
-    let (mut engine, mut directory) = (Engine::Cpu(Effort::Standard), None);
+    let (mut effort, mut on_gpu, mut directory) = (Effort::Standard, false, None);
     let mut arguments = env::args_os().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.to_str() {
-            Some("--large") => engine = Engine::Cpu(Effort::Large),
-            Some("--engine") if arguments.next()? == "cuda" => engine = Engine::Cuda,
+            Some("--large") => effort = Effort::Large,
+            Some("--engine") if arguments.next()? == "cuda" => on_gpu = true,
             Some(option) if option.starts_with("--") => return None,
             _ if directory.is_none() => directory = Some(PathBuf::from(argument)),
             _ => return None,
         }
     }
+    let engine = if on_gpu {
+        Engine::Cuda(effort)
+    } else {
+        Engine::Cpu(effort)
+    };
     directory.map(|directory| (directory, engine))
 }
 
@@ -59,11 +64,11 @@ fn check(directory: &Path, engine: &Engine, written: &mut io::Result<()>) -> Res
     };
     match engine {
         Engine::Cpu(effort) => Ok(check_directory(directory, *effort, &mut each)?),
-        Engine::Cuda => {
+        Engine::Cuda(effort) => {
             // Without a GPU one sentence, and not one for every case.
             drop(Gpu::open(&Options::default())?);
             let open = || Gpu::open(&Options::default()).map(|gpu| Box::new(gpu) as _);
-            Ok(check_directory_on(directory, &open, &mut each)?)
+            Ok(check_directory_on(directory, *effort, &open, &mut each)?)
         }
     }
 }

@@ -9,7 +9,7 @@ mod times;
 pub use self::find::uuid_of;
 use self::{
     find::{driver_version, find},
-    gemm::Gemms,
+    gemm::{Gemms, Number},
     host::Pinned,
     times::{Times, Watched},
 };
@@ -50,7 +50,7 @@ macro_rules! module {
 mod fp8;
 
 /// Kernels that every GPU runs, by file.
-const MODULES: [Module; 9] = [
+const MODULES: [Module; 10] = [
     module!("inputs", [FillInputs]),
     module!("rows", [Norm, AddNorm, ReflectAddNorm, GatherLast]),
     module!("swiglu", [Swiglu]),
@@ -63,6 +63,7 @@ const MODULES: [Module; 9] = [
     module!("whole_norm", [WholeNormRope]),
     module!("route", [Router, Route, CountRoutes, PlaceRoutes, Combine]),
     module!("memory", [FillWords, CheckWords, Multiprocessors]),
+    module!("v1", [V1Norm, V1Rope, V1Attention, V1Swiglu, V1Add]),
 ];
 
 /// Most shared memory of a launch, bytes: attention with heads of 128, products in eight bits.
@@ -316,12 +317,16 @@ impl Gpu {
     /// Chooses an algorithm for every product whose shape is new.
     fn choose(&mut self, steps: &[Step], places: &Places) -> Result<(), Error> {
         for step in steps {
-            let Step::Gemm(gemm) = step else { continue };
-            if self.gemms.knows(gemm) {
+            let (gemm, number) = match step {
+                Step::Gemm(gemm) => (gemm, Number::Bf16),
+                Step::HalfGemm(gemm) => (gemm, Number::Half),
+                Step::Launch(_) => continue,
+            };
+            if self.gemms.knows(gemm, number) {
                 continue;
             }
             self.randomise(gemm.x, u64::from(gemm.rows) * u64::from(gemm.inner), places)?;
-            self.gemms.choose(gemm, places, &self.context, &self.stream)?;
+            self.gemms.choose((gemm, number), places, &self.context, &self.stream)?;
         }
         self.gemms.remember();
         Ok(())
@@ -388,7 +393,8 @@ impl Device for Gpu {
             .map_err(failed("cuStreamBeginCapture"))?;
         let put = steps.iter().try_for_each(|step| match step {
             Step::Launch(launch) => self.launch(launch, places),
-            Step::Gemm(gemm) => self.gemms.launch(gemm, places, &self.stream),
+            Step::Gemm(gemm) => self.gemms.launch((gemm, Number::Bf16), places, &self.stream),
+            Step::HalfGemm(gemm) => self.gemms.launch((gemm, Number::Half), places, &self.stream),
         });
         // The capture ends also where a step failed: a stream that captures for ever is lost.
         let graph = self

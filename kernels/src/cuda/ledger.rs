@@ -43,7 +43,7 @@ impl Ledger {
                         ledger.extra_bytes += read + written;
                     }
                 }
-                Step::Gemm(gemm) => {
+                Step::Gemm(gemm) | Step::HalfGemm(gemm) => {
                     ledger.gemms += 1;
                     ledger.gemm_bytes += read + written;
                     ledger.operations += 2.0 * f64::from(gemm.rows) * f64::from(gemm.inner) * f64::from(gemm.outer);

@@ -171,11 +171,21 @@ pub enum Kernel {
     CheckWords,
     /// Where each block ran (burn-in).
     Multiprocessors,
+    /// Norm in half precision (`transformer_v1`, as all that follow).
+    V1Norm,
+    /// Rotary embedding of neighbours.
+    V1Rope,
+    /// Attention with its scores in half precision.
+    V1Attention,
+    /// silu(gate) × up.
+    V1Swiglu,
+    /// Residual addition.
+    V1Add,
 }
 
 impl Kernel {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 30] = [
         Self::FillInputs,
         Self::Norm,
         Self::AddNorm,
@@ -201,6 +211,11 @@ impl Kernel {
         Self::FillWords,
         Self::CheckWords,
         Self::Multiprocessors,
+        Self::V1Norm,
+        Self::V1Rope,
+        Self::V1Attention,
+        Self::V1Swiglu,
+        Self::V1Add,
     ];
 
     /// Name of the symbol.
@@ -231,6 +246,11 @@ impl Kernel {
             Self::FillWords => "fill_words",
             Self::CheckWords => "check_words",
             Self::Multiprocessors => "multiprocessors",
+            Self::V1Norm => "v1_norm",
+            Self::V1Rope => "v1_rope",
+            Self::V1Attention => "v1_attention",
+            Self::V1Swiglu => "v1_swiglu",
+            Self::V1Add => "v1_add",
         }
     }
 
@@ -283,6 +303,8 @@ pub enum Step {
     Launch(Launch),
     /// A product of cuBLASLt.
     Gemm(Gemm),
+    /// The same of numbers in half precision.
+    HalfGemm(Gemm),
 }
 
 impl Step {
@@ -290,7 +312,7 @@ impl Step {
     pub fn bytes(&self) -> (u64, u64) {
         match self {
             Self::Launch(launch) => launch.bytes,
-            Self::Gemm(gemm) => {
+            Self::Gemm(gemm) | Self::HalfGemm(gemm) => {
                 let (rows, inner, outer) = (u64::from(gemm.rows), u64::from(gemm.inner), u64::from(gemm.outer));
                 (2 * (rows * inner + inner * outer), 2 * rows * outer)
             }
@@ -402,7 +424,7 @@ mod tests {
         let widest = of(63, 1024).unwrap();
         let grids = widest.steps.iter().filter_map(|step| match step {
             Step::Launch(launch) => Some(launch.grid),
-            Step::Gemm(_) => None,
+            Step::Gemm(_) | Step::HalfGemm(_) => None,
         });
         assert!(grids.clone().all(|[_, y, z]| y <= 65_535 && z <= 65_535));
         assert!(

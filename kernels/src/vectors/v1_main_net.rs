@@ -9,6 +9,7 @@ use super::{
     v1_model::{Case, DISTANCE, compare_logits},
     v1_rng::bytes,
 };
+use crate::cuda::{self, Device};
 use crate::transformer_v1::{self as v1, Params, Placement, Pool, TensorSpec, rope};
 use half::f16;
 use sha2::{Digest, Sha256};
@@ -178,11 +179,40 @@ fn pool_and_tensors(root: &Item<'_>, case: &Case<'_>, tally: &mut Tally) -> Resu
 }
 
 fn forward(root: &Item<'_>, case: &Case<'_>, tally: &mut Tally) -> Result<(), Problem> {
-    let states = root.field("hidden_last_token_after_layer")?.fields()?;
-    let layers: Vec<usize> = states.iter().filter_map(|(layer, _)| layer.parse().ok()).collect();
+    let layers = watched(root)?;
     let pool = Arc::new(Pool::new(case.block_hash, case.params.pool_len() as usize));
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     let output = case.run(&pool, threads, &layers);
+    judge(root, case, &output, tally)
+}
+
+/// As the forward pass of [`check`], on a device.
+pub(super) fn check_on(
+    root: &Item<'_>,
+    open: &dyn Fn() -> Result<Box<dyn Device>, cuda::Error>,
+    tally: &mut Tally,
+) -> Result<(), Problem> {
+    let case = Case::read(root, tally)?;
+    if case.params.pool_len() > MAX_POOL {
+        return Err(root.field("params")?.problem("make a pool too large to be checked"));
+    }
+    let pool = Pool::new(case.block_hash, case.params.pool_len() as usize);
+    let layers = watched(root)?;
+    let output = open()
+        .and_then(|device| case.run_on(device, &pool, &layers))
+        .map_err(|error| root.problem(error.to_string()))?;
+    judge(root, &case, &output, tally)
+}
+
+/// Layers whose last tokens' states are published.
+fn watched(root: &Item<'_>) -> Result<Vec<usize>, Problem> {
+    let states = root.field("hidden_last_token_after_layer")?.fields()?;
+    Ok(states.iter().filter_map(|(layer, _)| layer.parse().ok()).collect())
+}
+
+/// States after layers, logits and distances.
+fn judge(root: &Item<'_>, case: &Case<'_>, output: &v1::Output, tally: &mut Tally) -> Result<(), Problem> {
+    let states = root.field("hidden_last_token_after_layer")?.fields()?;
     let (dim, len) = (case.params.dim, case.params.seq_len * case.params.dim);
     let mut apart = 0.0_f64;
     for ((_, list), found) in states.iter().zip(&output.last_states) {

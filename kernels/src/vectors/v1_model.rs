@@ -1,7 +1,10 @@
 //! `v1_model_small.json`: models of the v1 architecture, from the places of their tensors to distances.
 
 use super::{Effort, Problem, array::Array, item::Item, tally::Tally};
-use crate::transformer_v1::{self as v1, Forward, Params, Placement, Pool, rope};
+use crate::{
+    cuda::{self, Device, v1::CudaForward},
+    transformer_v1::{self as v1, Forward, Params, Placement, Pool, rope},
+};
 use serde::Deserialize as _;
 use std::sync::Arc;
 
@@ -9,10 +12,14 @@ use std::sync::Arc;
 pub(super) const LOGITS: f64 = 5e-3;
 /// Largest difference of distances.
 pub(super) const DISTANCE: f64 = 2e-4;
+/// Largest part of what layers add that two orders of summation in half precision may differ by.
+const INCREMENT: f64 = 0.01;
 /// Cosines and sines are libm's.
 const ROPE: f64 = 2e-6;
 /// Multiplications that take seconds.
 const STANDARD_WORK: u64 = 1 << 34;
+/// The same on a device, which in tests is a simulated one, and which runs every product twenty times to choose how.
+const STANDARD_WORK_ON_DEVICE: u64 = 1 << 30;
 /// Pool that fits where tests run: 128 MB.
 const STANDARD_POOL: u64 = 1 << 26;
 
@@ -51,6 +58,11 @@ impl<'a> Case<'a> {
         Ok(case)
     }
 
+    /// Whether it takes more than seconds.
+    fn too_much(&self) -> bool {
+        self.params.pool_len() > STANDARD_POOL || self.params.multiplications(self.nonces.len()) > STANDARD_WORK
+    }
+
     /// Logits and watched states of all nonces, threads sharing the nonces.
     pub(super) fn run(&self, pool: &Arc<Pool>, threads: usize, watched: &[usize]) -> v1::Output {
         let share = self.nonces.len().div_ceil(threads);
@@ -83,6 +95,19 @@ impl<'a> Case<'a> {
         whole
     }
 
+    /// The same on a device.
+    pub(super) fn run_on(
+        &self,
+        device: Box<dyn Device>,
+        pool: &Pool,
+        watched: &[usize],
+    ) -> Result<v1::Output, cuda::Error> {
+        let mut forward = CudaForward::load(device, self.params.clone(), pool)?;
+        let len = self.params.seq_len * self.params.dim;
+        let inputs = v1::inputs(self.block_hash, self.public_key, &self.nonces, len);
+        forward.run(&inputs, watched)
+    }
+
     /// Every nonce's permuted unit vector and its distance.
     pub(super) fn distances(&self, logits: &[f32]) -> Vec<(Vec<f32>, f64)> {
         let target = v1::target(self.block_hash, self.params.vocab_size);
@@ -104,8 +129,7 @@ pub(super) fn check(root: &Item<'_>, effort: Effort, tally: &mut Tally) {
             .optional("name")
             .and_then(|name| name.text().ok())
             .unwrap_or("a case");
-        let too_much =
-            case.params.pool_len() > STANDARD_POOL || case.params.multiplications(case.nonces.len()) > STANDARD_WORK;
+        let too_much = case.too_much();
         frequencies(&item.field("freqs_cis_fp32_first_rows")?, &case.params, tally)?;
         if effort == Effort::Standard && too_much {
             tally.leave_out(format!("tensors, logits and distances of {name}"));
@@ -117,6 +141,65 @@ pub(super) fn check(root: &Item<'_>, effort: Effort, tally: &mut Tally) {
         outputs(item, &case, &logits, tally);
         Ok(())
     });
+}
+
+/// What a device computes: every layer's last states against the reference, logits and distances against the published ones.
+pub(super) fn check_on(
+    root: &Item<'_>,
+    effort: Effort,
+    open: &dyn Fn() -> Result<Box<dyn Device>, cuda::Error>,
+    tally: &mut Tally,
+) {
+    tally.each(root, "cases", |item, tally| {
+        let case = Case::read(item, tally)?;
+        if effort == Effort::Standard && case.params.multiplications(case.nonces.len()) > STANDARD_WORK_ON_DEVICE {
+            let name = item.optional("name");
+            let name = name.and_then(|name| name.text().ok()).unwrap_or("a case");
+            tally.leave_out(format!("states, logits and distances of {name}"));
+            return Ok(());
+        }
+        let pool = Arc::new(Pool::new(case.block_hash, case.params.pool_len() as usize));
+        let layers: Vec<usize> = (0..case.params.n_layers).collect();
+        let reference = case.run(&pool, 1, &layers);
+        let found = open()
+            .and_then(|device| case.run_on(device, &pool, &layers))
+            .map_err(|error| item.problem(error.to_string()))?;
+        increments(item, &case, (&reference, &found), tally);
+        outputs(item, &case, &found.logits, tally);
+        Ok(())
+    });
+}
+
+/// What each layer added to its nonce's input, as a whole: the input dwarfs it.
+fn increments(item: &Item<'_>, case: &Case<'_>, (reference, found): (&v1::Output, &v1::Output), tally: &mut Tally) {
+    let (dim, len) = (case.params.dim, case.params.seq_len * case.params.dim);
+    let inputs = v1::inputs(case.block_hash, case.public_key, &case.nonces, len);
+    let last: Vec<&[f32]> = inputs.chunks_exact(len).map(|input| &input[len - dim..]).collect();
+    let length = |pairs: &mut dyn Iterator<Item = (&f32, &f32)>| {
+        pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt()
+    };
+    let mut most = 0.0_f64;
+    for (layer, (reference, found)) in reference.last_states.iter().zip(&found.last_states).enumerate() {
+        let rows = reference.chunks_exact(dim).zip(found.chunks_exact(dim)).zip(&last);
+        for (((reference, found), input), nonce) in rows.zip(&case.nonces) {
+            let added = length(&mut reference.iter().zip(*input));
+            let apart = length(&mut found.iter().zip(reference)) / added;
+            tally.that(item, apart <= INCREMENT, || {
+                format!(
+                    "nonce {nonce}: what layers up to {layer} added differs by {:.2} %",
+                    100.0 * apart
+                )
+            });
+            most = most.max(apart);
+        }
+    }
+    tally.that(item, found.last_states.len() == case.params.n_layers, || {
+        "states are missing".into()
+    });
+    tally.note(format!(
+        "what the layers added differs by at most {:.3} %",
+        100.0 * most
+    ));
 }
 
 fn frequencies(item: &Item<'_>, params: &Params, tally: &mut Tally) -> Result<(), Problem> {

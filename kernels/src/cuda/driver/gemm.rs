@@ -20,8 +20,20 @@ const RUNS: (u32, u32) = (2, 8);
 /// `CUBLAS_OP_T`.
 static TRANSPOSED: i32 = 1;
 
+/// What is multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Number {
+    Bf16,
+    Half,
+}
+
+/// How a form of halves begins where it is remembered.
+const HALF: &str = "half ";
+
 /// Rows, inner, outer, stride of the result: what an algorithm is chosen for.
-type Form = (u32, u32, u32, u32);
+type Sizes = (u32, u32, u32, u32);
+/// The same with what is multiplied.
+type Form = (Number, Sizes);
 /// An algorithm as the library writes it.
 type Algorithm = [u64; 8];
 
@@ -43,8 +55,8 @@ fn failed(call: &'static str) -> impl Fn(CublasError) -> Error {
     }
 }
 
-const fn form(gemm: &Gemm) -> Form {
-    (gemm.rows, gemm.inner, gemm.outer, gemm.out_stride)
+const fn form(gemm: &Gemm, number: Number) -> Form {
+    (number, (gemm.rows, gemm.inner, gemm.outer, gemm.out_stride))
 }
 
 impl Gemms {
@@ -72,23 +84,23 @@ impl Gemms {
         })
     }
 
-    pub(super) fn knows(&self, gemm: &Gemm) -> bool {
-        self.chosen.contains_key(&form(gemm)) && self.workspace.is_some()
+    pub(super) fn knows(&self, gemm: &Gemm, number: Number) -> bool {
+        self.chosen.contains_key(&form(gemm, number)) && self.workspace.is_some()
     }
 
     /// Measures what the library proposes for a product and keeps the fastest.
     pub(super) fn choose(
         &mut self,
-        gemm: &Gemm,
+        (gemm, number): (&Gemm, Number),
         places: &Places,
         context: &Arc<CudaContext>,
         stream: &Arc<CudaStream>,
     ) -> Result<(), Error> {
         self.make_workspace()?;
-        if self.chosen.contains_key(&form(gemm)) {
+        if self.chosen.contains_key(&form(gemm, number)) {
             return Ok(());
         }
-        let call = Call::new(gemm)?;
+        let call = Call::new(gemm, number)?;
         let mut best: Option<(f32, Algorithm)> = None;
         for algorithm in call.candidates(self.handle)? {
             let Some(time) = self.time(&call, gemm, algorithm, (places, context, stream))? else {
@@ -102,7 +114,7 @@ impl Gemms {
             call: "cublasLtMatmul",
             cause: format!("no algorithm runs {} × {} × {}", gemm.rows, gemm.inner, gemm.outer),
         })?;
-        self.chosen.insert(form(gemm), algorithm);
+        self.chosen.insert(form(gemm, number), algorithm);
         self.fresh = true;
         Ok(())
     }
@@ -146,12 +158,21 @@ impl Gemms {
     }
 
     /// Puts a product on the stream, with the algorithm chosen for its form.
-    pub(super) fn launch(&self, gemm: &Gemm, places: &Places, stream: &Arc<CudaStream>) -> Result<(), Error> {
-        let algorithm = self.chosen.get(&form(gemm)).copied().ok_or_else(|| Error::Call {
-            call: "cublasLtMatmul",
-            cause: "no algorithm was chosen for it".into(),
-        })?;
-        self.run(&Call::new(gemm)?, gemm, algorithm, (places, stream))
+    pub(super) fn launch(
+        &self,
+        (gemm, number): (&Gemm, Number),
+        places: &Places,
+        stream: &Arc<CudaStream>,
+    ) -> Result<(), Error> {
+        let algorithm = self
+            .chosen
+            .get(&form(gemm, number))
+            .copied()
+            .ok_or_else(|| Error::Call {
+                call: "cublasLtMatmul",
+                cause: "no algorithm was chosen for it".into(),
+            })?;
+        self.run(&Call::new(gemm, number)?, gemm, algorithm, (places, stream))
     }
 
     #[expect(unsafe_code, reason = "the library's interface")]
@@ -225,17 +246,24 @@ impl Drop for Gemms {
 
 type Remembered = BTreeMap<String, BTreeMap<String, Algorithm>>;
 
-fn written((rows, inner, outer, stride): Form) -> String {
-    format!("{rows} x {inner} x {outer} / {stride}")
+fn written((number, (rows, inner, outer, stride)): Form) -> String {
+    let prefix = match number {
+        Number::Bf16 => "",
+        Number::Half => HALF,
+    };
+    format!("{prefix}{rows} x {inner} x {outer} / {stride}")
 }
 
 fn parsed(text: &str) -> Option<Form> {
-    let mut numbers = text
+    let (number, sizes) = text
+        .strip_prefix(HALF)
+        .map_or((Number::Bf16, text), |sizes| (Number::Half, sizes));
+    let mut numbers = sizes
         .split([' ', 'x', '/'])
         .filter(|word| !word.is_empty())
         .map(str::parse);
     let mut next = || numbers.next()?.ok();
-    Some((next()?, next()?, next()?, next()?))
+    Some((number, (next()?, next()?, next()?, next()?)))
 }
 
 /// A file that is not there or not ours holds nothing.
@@ -264,10 +292,14 @@ struct Call {
 
 impl Call {
     #[expect(unsafe_code, reason = "the library's interface")]
-    fn new(gemm: &Gemm) -> Result<Self, Error> {
+    fn new(gemm: &Gemm, number: Number) -> Result<Self, Error> {
+        let number = match number {
+            Number::Bf16 => sys::cudaDataType::CUDA_R_16BF,
+            Number::Half => sys::cudaDataType::CUDA_R_16F,
+        };
         let (rows, inner, outer) = (u64::from(gemm.rows), u64::from(gemm.inner), u64::from(gemm.outer));
         let matrix = |rows, columns, stride: u32| {
-            result::create_matrix_layout(sys::cudaDataType::CUDA_R_16BF, rows, columns, i64::from(stride))
+            result::create_matrix_layout(number, rows, columns, i64::from(stride))
                 .map_err(failed("cublasLtMatrixLayoutCreate"))
         };
         let description = result::create_matmul_desc(
@@ -358,13 +390,17 @@ mod tests {
         let file = directory.path().join("algorithms.json");
         assert!(remembered(&file, "a").is_empty());
         let forms = BTreeMap::from([
-            (written((16_384, 4096, 6144, 6144)), [7; 8]),
+            (written((Number::Bf16, (16_384, 4096, 6144, 6144))), [7; 8]),
+            (written((Number::Half, (16_384, 4096, 6144, 6144))), [6; 8]),
             ("nonsense".to_owned(), [1; 8]),
         ]);
         fs::write(&file, serde_json::to_vec(&BTreeMap::from([("a", forms)])).unwrap()).unwrap();
         assert_eq!(
             remembered(&file, "a"),
-            BTreeMap::from([((16_384, 4096, 6144, 6144), [7; 8])])
+            BTreeMap::from([
+                ((Number::Bf16, (16_384, 4096, 6144, 6144)), [7; 8]),
+                ((Number::Half, (16_384, 4096, 6144, 6144)), [6; 8])
+            ])
         );
         assert!(remembered(&file, "b").is_empty());
         fs::write(&file, "{").unwrap();

@@ -62,7 +62,7 @@ fn bench(name: &'static str, shape: &Shape, batch: Batch, (before, steps): (Vec<
         .iter()
         .map(|step| match step {
             Step::Launch(launch) => ledger::product(launch) + ledger::other(shape, batch, launch),
-            Step::Gemm(_) => 0.0,
+            Step::Gemm(_) | Step::HalfGemm(_) => 0.0,
         })
         .sum();
     let bytes = steps

@@ -27,7 +27,7 @@ impl Plan {
 
 const fn is_product(step: &Step) -> bool {
     match step {
-        Step::Gemm(_) => true,
+        Step::Gemm(_) | Step::HalfGemm(_) => true,
         Step::Launch(launch) => matches!(
             launch.kernel,
             Kernel::Attention16
@@ -83,7 +83,7 @@ mod tests {
     fn names(steps: &[Step]) -> Vec<&'static str> {
         let name = |step: &Step| match step {
             Step::Launch(launch) => launch.kernel.name(),
-            Step::Gemm(_) => "product",
+            Step::Gemm(_) | Step::HalfGemm(_) => "product",
         };
         steps.iter().map(name).collect()
     }

@@ -156,7 +156,15 @@ pub(super) async fn burn_in(look: &Report, limits: &Table, args: &CheckArgs, end
 
 /// Why a GPU that somebody works on is left alone.
 fn clients(gpu: &Granted) -> Option<String> {
-    let pids = gpu.clients.as_ref().filter(|pids| !pids.is_empty())?;
+    let Some(pids) = &gpu.clients else {
+        return Some(format!(
+            "NVML does not say who uses GPU {}: nothing is burned in beside others",
+            gpu.uuid
+        ));
+    };
+    if pids.is_empty() {
+        return None;
+    }
     let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
     Some(format!(
         "GPU {} has another client (process {}): end it, or check the GPU when it is free",
