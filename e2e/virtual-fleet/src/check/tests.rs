@@ -232,3 +232,29 @@ fn a_glass_that_stays_broken_is_seen() {
     fleet.ground.check_seals(&driver.door(), true, 30_000);
     assert_eq!(rules(&fleet), [Rule::Seal]);
 }
+
+#[test]
+fn a_glass_whose_breaking_a_watch_has_lost_has_its_time_from_the_list_that_shows_it() {
+    let (mut driver, mut fleet) = standing();
+    let host = Id::new(Kind::GonkaHost, crate::NAMESPACE, crate::HOST);
+    let broken = |host: &mut Value| host["metadata"]["annotations"][crds::labels::BREAK_GLASS] = json!("fire");
+    fleet.ground.store.edit(&host, broken).expect("there");
+    let look = |driver: &mut Driver, fleet: &mut Fleet, second: u64| {
+        driver.step_until(BEGINNING_MS + second * 1000, &mut Nobody);
+        fleet.ground.check_seals(&driver.door(), true, 30_000);
+        rules(fleet)
+    };
+    fleet.ground.checks.unheard.insert(host);
+    assert_eq!(look(&mut driver, &mut fleet, 80), []);
+    assert_eq!(look(&mut driver, &mut fleet, 180), [], "no list has come yet");
+    // A list of another kind shows nothing of it.
+    fleet
+        .operator
+        .relist(&mut fleet.ground, &mut driver.door(), Kind::Service);
+    assert_eq!(look(&mut driver, &mut fleet, 200), []);
+    fleet
+        .operator
+        .relist(&mut fleet.ground, &mut driver.door(), Kind::GonkaHost);
+    assert_eq!(look(&mut driver, &mut fleet, 285), [], "its time and a minute");
+    assert_eq!(look(&mut driver, &mut fleet, 305), [Rule::Seal]);
+}
