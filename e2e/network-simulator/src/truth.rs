@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 
 /// One machine's worth of slot, as it is at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent marks of one unit")]
 pub struct Unit {
     /// Who it is, for as long as it keeps its memory: after a loss of power it is another.
     pub id: String,
@@ -32,6 +33,8 @@ pub struct Unit {
     pub healthy: bool,
     pub loaded: bool,
     pub reachable: bool,
+    /// It has a slot, or somebody could give it one now, for all that anybody knows of it.
+    pub assignable: bool,
 }
 
 impl Unit {

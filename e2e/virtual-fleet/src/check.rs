@@ -82,6 +82,8 @@ pub struct Checks {
     pub violations: Vec<Violation>,
     machines_seen: machines::Seen,
     seals_ms: i64,
+    /// Objects of which a watch lost an event, and no list has come since.
+    pub unheard: BTreeSet<Id>,
     set_aside: BTreeMap<seals::Seal, i64>,
     generations: BTreeMap<(String, i64), String>,
     overlaps: BTreeMap<(String, i32), i64>,

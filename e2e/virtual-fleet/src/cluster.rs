@@ -27,6 +27,8 @@ pub struct Machine {
     pub findings: u32,
     /// How far its engines are from the usual rate, thousandths.
     pub rate_permille: i64,
+    /// When people gave it back after it was theirs, Unix milliseconds: what is on it has to show since then what it computes. 0: it has.
+    pub given_back_ms: i64,
 }
 
 impl Machine {
@@ -124,6 +126,29 @@ impl Cluster {
         })
     }
 
+    /// A pod without a slot could be given one: nothing but its machine's past speaks against it.
+    fn is_proven(&self, pod: &PodLife, slot: &Slot) -> bool {
+        let since_ms = self.machine_of(pod).map_or(0, |machine| machine.given_back_ms);
+        slot.state.memory.rehearsed.time_ms >= since_ms
+    }
+
+    /// Whether a pod has a slot or could be given one. An assignment is an object: nobody writes it while nobody `takes_writes`.
+    pub fn is_assignable(&self, pod: &PodLife, slot: &Slot, takes_writes: bool) -> bool {
+        slot.held().is_some() || (takes_writes && self.is_proven(pod, slot))
+    }
+
+    /// A pod has shown what it computes. Once all on its machine have, nothing more is asked of what comes to it.
+    pub fn proven(&mut self, uid: &str) {
+        let Some(machine) = self.pods.get(uid).map(|pod| pod.machine.clone()) else {
+            return;
+        };
+        let mut here = self.pods.values().filter(|pod| pod.machine == machine);
+        let all = here.all(|pod| pod.slot.as_ref().is_none_or(|slot| self.is_proven(pod, slot)));
+        if let Some(machine) = self.machines.get_mut(&machine).filter(|_| all) {
+            machine.given_back_ms = 0;
+        }
+    }
+
     /// The machine answers for the pod, whatever `serve` does: connections are refused, not waited for.
     pub fn is_machine_reachable(&self, uid: &str) -> bool {
         self.pods
@@ -132,8 +157,8 @@ impl Cluster {
             .is_some_and(Machine::is_reachable)
     }
 
-    /// A number that is another one when what runs, is loaded, healthy or reachable is.
-    pub fn mark(&self) -> u64 {
+    /// A number that is another one when what runs, is loaded, healthy, reachable or assignable is.
+    pub fn mark(&self, takes_writes: bool) -> u64 {
         let pods = self.pods.values().filter_map(|pod| Some((pod, pod.slot.as_ref()?)));
         pods.fold(FNV_OFFSET, |mark, (pod, slot)| {
             let machine = self.machine_of(pod);
@@ -143,7 +168,8 @@ impl Cluster {
                 | u8::from(slot.is_loaded()) << 2
                 | is(|machine| machine.off > 0) << 3
                 | is(|machine| machine.cut > 0) << 4
-                | is(|machine| machine.findings > 0) << 5;
+                | is(|machine| machine.findings > 0) << 5
+                | u8::from(self.is_assignable(pod, slot, takes_writes)) << 6;
             let bytes = pod.address.bytes().chain([flags]);
             bytes.fold(mark, |mark, byte| (mark ^ u64::from(byte)).wrapping_mul(FNV_PRIME))
         })

@@ -63,6 +63,8 @@ pub struct Fleet {
     /// Exams that were looked for among the records.
     checked_exams: usize,
     rest_epoch: u64,
+    /// Slots that a moment hit, by its place in the story.
+    hit: BTreeMap<usize, u64>,
     /// Wishes for machines, by their place in the story.
     wishes: BTreeMap<usize, wishes::Wish>,
     answers: Answers,
@@ -108,6 +110,7 @@ impl Fleet {
             restarting: BTreeMap::new(),
             checked_exams: 0,
             rest_epoch: 0,
+            hit: BTreeMap::new(),
             wishes: BTreeMap::new(),
             answers: Answers::new(scenario),
         }
@@ -138,14 +141,17 @@ impl Fleet {
             row.height * block_ms - 120_000,
             row.height * block_ms + self.ground.stage_ms + 2 * block_ms,
         );
-        let falls = |moment: &&Moment| moment.at <= until && moment.at + moment.what.millis() >= from;
+        let falls = |moment: &Moment| moment.at <= until && moment.at + moment.what.millis() >= from;
         let terms = Terms {
             margin_basis_points: self.ground.margin_basis_points().max(0).unsigned_abs().into(),
             callback_ms: u64::from(self.ground.plan.callback_interval_seconds) * 1000,
             generation_ms: self.ground.stage_ms.max(0).unsigned_abs(),
             slots: self.ground.plan.all_slots().max(0).unsigned_abs().into(),
         };
-        terms.judge(row, self.story.iter().filter(falls));
+        let hit = |place: usize| self.hit.get(&place).copied().unwrap_or_default();
+        let moments = self.story.iter().enumerate();
+        let moments = moments.filter(|(_, moment)| falls(moment));
+        terms.judge(row, moments.map(|(place, moment)| (moment, hit(place))));
     }
 
     /// Exams of two epochs ago have their records, if anybody could write them.
@@ -175,10 +181,12 @@ impl Fleet {
                     let kind = change.id.kind;
                     let ms = self.ground.delays.between(20_000, 90_000);
                     self.ground.agenda.after(door, ms, Event::Relist { life, kind });
+                    self.ground.checks.unheard.insert(change.id);
                     continue;
                 }
                 lag += self.ground.delays.between(0, late);
             }
+            self.ground.checks.unheard.remove(&change.id);
             let at = self.operator.tell_at(change.id.kind, now_ms + lag);
             self.ground
                 .agenda
@@ -336,11 +344,12 @@ impl Outside for Fleet {
     }
 
     fn units_mark(&self, _net: &Network) -> u64 {
-        self.ground.cluster.mark()
+        self.ground.cluster.mark(self.ground.api_answers())
     }
 
     fn units(&mut self, _net: &Network, _stage_height: i64) -> Vec<Unit> {
         let cluster = &self.ground.cluster;
+        let takes_writes = self.ground.api_answers();
         cluster
             .pods
             .iter()
@@ -356,6 +365,7 @@ impl Outside for Fleet {
                     healthy: !life.ended && machine.off == 0 && machine.findings == 0,
                     loaded: slot.is_loaded(),
                     reachable: cluster.is_reachable(uid),
+                    assignable: cluster.is_assignable(life, slot, takes_writes),
                 })
             })
             .collect()

@@ -225,6 +225,7 @@ impl Operator {
         self.leads = true;
         // Controllers begin with the lease, and wait for first words from then on.
         self.started_ms = Ground::now(door);
+        ground.checks.unheard.clear();
         let at = ground.list_version();
         for kind in Kind::watched() {
             self.caches.replace(kind, &list_of(&ground.store, kind, at));

@@ -112,6 +112,18 @@ fn a_machine_that_is_lost_as_a_sprint_begins_costs_seconds_and_not_the_sprint() 
     assert_eq!(lost_weight, 3, "the fourth machine had the spare");
 }
 
+#[test]
+fn an_exam_that_nothing_disturbs_falls_short_of_the_fastest_machines_alone() {
+    // Which of a deployment's machines carries the spare nobody chooses by its speed.
+    let mut plan = drawn(3, 12, 8);
+    plan.fleet.noise_permille = 0;
+    let outcome = holds(&plan);
+    let undisturbed: Vec<_> = outcome.exams.iter().filter(|exam| exam.during.is_empty()).collect();
+    assert!(undisturbed.len() >= 5, "{}", table::shown(&outcome.exams, 20));
+    let worst = undisturbed.iter().map(|exam| exam.permille()).min();
+    assert!(worst >= Some(990), "{}", table::shown(&outcome.exams, 20));
+}
+
 /// When the first confirmation of a plan generates, from a run that nothing disturbs.
 fn first_confirmation_ms(plan: &Plan) -> i64 {
     let quiet = outcome(plan);

@@ -67,6 +67,7 @@ pub struct CudaForward {
     params: Params,
     layout: Layout,
     places: Places,
+    held: Vec<u64>,
 }
 
 impl std::fmt::Debug for CudaForward {
@@ -87,6 +88,7 @@ impl CudaForward {
             params,
             layout,
             places: Places::default(),
+            held: Vec::new(),
         };
         let bytes = forward.layout.bytes;
         let weights = forward.take(Buffer::Weights, bytes)?;
@@ -166,13 +168,14 @@ impl CudaForward {
             other => other,
         })?;
         self.places.put(buffer, address, bytes);
+        self.held.push(address);
         Ok(address)
     }
 }
 
 impl Drop for CudaForward {
     fn drop(&mut self) {
-        for address in self.places.take_all() {
+        for address in std::mem::take(&mut self.held) {
             // What is not freed now goes with the device.
             drop(self.device.free(address));
         }

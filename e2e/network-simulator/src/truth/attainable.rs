@@ -9,6 +9,9 @@
 //! * it was healthy and had its model loaded: an engine that has to load again counts once it is loaded;
 //! * it could have been told: it was reachable at some moment since DAPI first asked one of our nodes to start, and has not
 //!   lost its memory since. DAPI asks at the exam's first block; where it was down, or not awake yet, when it came;
+//! * it had the slot already, or somebody could have given it one: whoever needs an object written for that cannot while nobody
+//!   takes writes, and what was worked on is nobody's to examine before it has shown what it computes. Both bind the fastest
+//!   reaction: it has no other means, and does not know what nobody knows;
 //! * it could have delivered: at that moment or a later one of generation it was reachable, with what it had in memory,
 //!   while DAPI took callbacks. What a machine generates behind a cut cable counts when the cable is in again in time, and
 //!   is lost when it is not, or when the machine loses its power first.
@@ -97,7 +100,7 @@ impl Survey {
                 let mut able: Vec<(u64, &str)> = look
                     .units
                     .iter()
-                    .filter(|unit| unit.model == *model && unit.healthy && unit.loaded)
+                    .filter(|unit| unit.model == *model && unit.healthy && unit.loaded && unit.assignable)
                     .map(|unit| unit.id.as_str())
                     .filter(|id| told.contains(id) && deliverable.contains(id))
                     .map(|id| (rates.get(id).copied().unwrap_or_default(), id))

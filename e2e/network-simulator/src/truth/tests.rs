@@ -9,6 +9,7 @@ fn unit(node_id: Option<&str>, rate_milli: u64) -> Unit {
         healthy: true,
         loaded: true,
         reachable: true,
+        assignable: true,
     }
 }
 

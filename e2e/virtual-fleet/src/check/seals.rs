@@ -26,7 +26,8 @@ const KINDS: [Kind; 7] = [
 pub type Seal = (Id, &'static str, String);
 
 impl Ground {
-    /// Looks at everything that may be set aside. `well`: the operator works and nothing it needs is broken; time counts from then.
+    /// Looks at everything that may be set aside. `well`: the operator works and nothing it needs is broken; time counts from then,
+    /// and of an object of which a watch lost an event from the list that shows it.
     pub fn check_seals(&mut self, door: &Door<'_>, well: bool, allowed_ms: i64) {
         let now_ms = Self::now(door);
         if well && now_ms - self.checks.seals_ms < LOOK_MS {
@@ -54,8 +55,9 @@ impl Ground {
         self.checks.machines.mended += (known - self.checks.set_aside.len()) as u64;
         for seal in open {
             let since = self.checks.set_aside.entry(seal.clone()).or_insert(now_ms);
-            if !well {
-                // It has its whole time again: a leader that comes back gives one that had none yet its end.
+            if !well || self.checks.unheard.contains(&seal.0) {
+                // It has its whole time again: a leader that comes back, or lists what a watch did not tell, gives one that had none
+                // yet its end.
                 *since = now_ms;
             } else if now_ms - *since > allowed_ms + MENDED_WITHIN_MS {
                 let what = format!("{} has {} for {} s", seal.0, seal.1, (now_ms - *since) / 1000);

@@ -232,3 +232,58 @@ fn a_glass_that_stays_broken_is_seen() {
     fleet.ground.check_seals(&driver.door(), true, 30_000);
     assert_eq!(rules(&fleet), [Rule::Seal]);
 }
+
+#[test]
+fn a_glass_whose_breaking_a_watch_has_lost_has_its_time_from_the_list_that_shows_it() {
+    let (mut driver, mut fleet) = standing();
+    let host = Id::new(Kind::GonkaHost, crate::NAMESPACE, crate::HOST);
+    let broken = |host: &mut Value| host["metadata"]["annotations"][crds::labels::BREAK_GLASS] = json!("fire");
+    fleet.ground.store.edit(&host, broken).expect("there");
+    let look = |driver: &mut Driver, fleet: &mut Fleet, second: u64| {
+        driver.step_until(BEGINNING_MS + second * 1000, &mut Nobody);
+        fleet.ground.check_seals(&driver.door(), true, 30_000);
+        rules(fleet)
+    };
+    fleet.ground.checks.unheard.insert(host);
+    assert_eq!(look(&mut driver, &mut fleet, 80), []);
+    assert_eq!(look(&mut driver, &mut fleet, 180), [], "no list has come yet");
+    // A list of another kind shows nothing of it.
+    fleet
+        .operator
+        .relist(&mut fleet.ground, &mut driver.door(), Kind::Service);
+    assert_eq!(look(&mut driver, &mut fleet, 200), []);
+    fleet
+        .operator
+        .relist(&mut fleet.ground, &mut driver.door(), Kind::GonkaHost);
+    assert_eq!(look(&mut driver, &mut fleet, 285), [], "its time and a minute");
+    assert_eq!(look(&mut driver, &mut fleet, 305), [Rule::Seal]);
+}
+
+#[test]
+fn a_spare_is_assignable_while_writes_are_taken_and_its_machine_is_proven_and_a_holder_always() {
+    let (driver, mut fleet) = standing();
+    let (_, spare) = pod(&fleet, false);
+    let assignable = |fleet: &mut Fleet| {
+        let units = fleet.units(driver.net(), 0).into_iter();
+        let (held, free): (Vec<Unit>, Vec<Unit>) = units.partition(|unit| unit.node_id.is_some());
+        assert!((held.len(), free.len()) == (3, 1) && held.iter().all(|unit| unit.assignable));
+        free[0].assignable
+    };
+    assert!(assignable(&mut fleet));
+    let mark = fleet.units_mark(driver.net());
+    fleet.ground.faults.api_down = 1;
+    assert!(!assignable(&mut fleet), "an assignment is an object");
+    assert_ne!(fleet.units_mark(driver.net()), mark, "that is seen when it begins");
+    fleet.ground.faults.api_down = 0;
+    let back_ms = i64::try_from(driver.now_ms()).expect("a time");
+    let machine = fleet.ground.cluster.pods[&spare].machine.clone();
+    let machines = &mut fleet.ground.cluster.machines;
+    machines.get_mut(&machine).expect("there").given_back_ms = back_ms;
+    assert!(!assignable(&mut fleet), "nobody knows what it computes");
+    let life = fleet.ground.cluster.pods.get_mut(&spare);
+    let slot = life.and_then(|life| life.slot.as_mut()).expect("it runs");
+    assert!(slot.rehearsed(&[0], true, back_ms + 1));
+    assert!(assignable(&mut fleet));
+    fleet.ground.cluster.proven(&spare);
+    assert_eq!(fleet.ground.cluster.machines[&machine].given_back_ms, 0);
+}

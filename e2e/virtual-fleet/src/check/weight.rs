@@ -2,7 +2,7 @@
 //!
 //! An exam may come to less than what was attainable (`network_simulator::truth::attainable`) by the owner's margin,
 //! `GonkaHost.spec.disruption.maxWeightBasisPoints`, and by what a reaction takes: `attainable` reacts at once, and people's
-//! machines do not. What each happening may take follows from named times, and from nothing else.
+//! machines do not. What each happening may take of each slot that it hit follows from named times, and from nothing else.
 
 use crds::gonka_host::Disruption;
 use serde_json::Value;
@@ -39,11 +39,13 @@ pub fn margin_basis_points(host: Option<&Value>) -> i32 {
 
 impl Terms {
     /// Notes what of the story fell into an exam, and what that may have cost.
-    pub fn judge<'a>(&self, row: &mut Row, moments: impl Iterator<Item = &'a Moment>) {
+    /// Each comes with the slots that it hit.
+    pub fn judge<'a>(&self, row: &mut Row, moments: impl Iterator<Item = (&'a Moment, u64)>) {
         let mut slot_ms = 0;
         row.during = moments
-            .map(|moment| {
-                slot_ms += self.reaction_ms(&moment.what);
+            .map(|(moment, hit)| {
+                // Until it is found out that a spare is gone, a slot may go to it.
+                slot_ms += self.reaction_ms(&moment.what) * hit.max(1);
                 moment.what.name()
             })
             .collect();
@@ -85,17 +87,9 @@ impl Terms {
     }
 }
 
-/// Kinds of happenings whose exams are counted and not judged: a machine that lost its power before an exam may come back in it, and
-/// then its slot stays with a pod that has still to load.
-const COUNTED_ONLY: &[&str] = &["n lost"];
-
 /// Exams in which too little came of what was attainable although nothing, or one kind of thing alone, happened in them.
 pub fn broken(rows: &[Row]) -> impl Iterator<Item = &Row> {
-    let is_judged = |row: &Row| {
-        let causes = row.causes();
-        causes.len() <= 1 && !causes.iter().any(|cause| COUNTED_ONLY.contains(&cause.as_str()))
-    };
-    rows.iter().filter(move |row| is_judged(row) && row.is_short())
+    rows.iter().filter(|row| row.causes().len() <= 1 && row.is_short())
 }
 
 #[cfg(test)]
@@ -110,7 +104,7 @@ mod tests {
         slots: 3,
     };
 
-    fn row(weight: u64, happenings: &[Happening]) -> Row {
+    fn row_of(weight: u64, happenings: &[Happening], hit: u64) -> Row {
         let mut row = Row {
             kind: "Sprint".to_owned(),
             available: 1_200,
@@ -125,8 +119,12 @@ mod tests {
                 what: what.clone(),
             })
             .collect();
-        TERMS.judge(&mut row, moments.iter());
+        TERMS.judge(&mut row, moments.iter().map(|moment| (moment, hit)));
         row
+    }
+
+    fn row(weight: u64, happenings: &[Happening]) -> Row {
+        row_of(weight, happenings, 1)
     }
 
     fn is_broken(weight: u64, happenings: &[Happening]) -> bool {
@@ -151,13 +149,22 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_machine_is_counted_and_not_judged() {
+    fn a_lost_machine_is_judged_as_one_that_is_cut_off() {
         let lost = [Happening::NodeLost {
             machine: 1,
             millis: 60_000,
         }];
-        assert!(row(1_013, &lost).is_short() && !row(1_014, &lost).is_short());
-        assert!(!is_broken(0, &lost));
+        assert!(!is_broken(1_014, &lost) && is_broken(1_013, &lost));
+    }
+
+    #[test]
+    fn a_machine_with_two_slots_may_cost_both_as_much_and_one_with_a_spare_alone_as_much_as_one() {
+        let lost = [Happening::NodeLost {
+            machine: 1,
+            millis: 60_000,
+        }];
+        let reaction = |hit| row_of(0, &lost, hit).reaction;
+        assert_eq!([reaction(0), reaction(1), reaction(2)], [150, 150, 300]);
     }
 
     #[test]

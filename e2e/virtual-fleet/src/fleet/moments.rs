@@ -35,6 +35,23 @@ impl Fleet {
         pods.map(|(uid, _)| uid.clone()).collect()
     }
 
+    /// How many slots what happens hits: a machine may carry several.
+    fn slots_hit(&self, what: &Happening, pick: impl Fn(u32) -> Option<String>) -> u64 {
+        let pods = match what {
+            Happening::NodeLost { machine, .. }
+            | Happening::NodeCut { machine, .. }
+            | Happening::GpuFinding { machine, .. } => self.on_machine(&format!("n{machine}")),
+            Happening::PodDies { pod }
+            | Happening::PodDeleted { pod }
+            | Happening::EngineDies { pod }
+            | Happening::ServeRestarts { pod, .. } => pick(*pod).into_iter().collect(),
+            _ => Vec::new(),
+        };
+        let lives = pods.iter().filter_map(|uid| self.ground.cluster.pods.get(uid));
+        let held = lives.filter(|life| life.slot.as_ref().is_some_and(|slot| slot.held().is_some()));
+        held.count() as u64
+    }
+
     fn lasts(&mut self, door: &mut Door<'_>, place: usize, millis: i64) {
         self.lasting += 1;
         self.ground.agenda.after(door, millis, Event::Undo { place });
@@ -50,6 +67,7 @@ impl Fleet {
         self.ground.note(door, &format!("story {:?}", moment.what));
         let running = self.ground.cluster.running();
         let pick = |pod: u32| running.get(pod as usize % running.len().max(1)).cloned();
+        self.hit.insert(place, self.slots_hit(&moment.what, pick));
         match moment.what {
             Happening::NodeLost { machine, millis } => {
                 let name = format!("n{machine}");
@@ -193,12 +211,12 @@ impl Fleet {
                 }
             }
             Happening::Drained { machine, .. } => {
-                if self.withdraw(place) {
+                if self.withdraw(now_ms, place) {
                     self.cordon(door, machine, false);
                 }
             }
             Happening::Maintained { machine, .. } => {
-                if self.withdraw(place) {
+                if self.withdraw(now_ms, place) {
                     self.wish_no_more(door, machine);
                 }
             }

@@ -27,6 +27,7 @@ pub fn make(ground: &mut Ground, door: &mut Door<'_>, plan: &Plan) {
                 changed_ms: now_ms,
                 findings: 0,
                 rate_permille: noise.between(-permille, permille),
+                given_back_ms: 0,
             },
         );
         let (labels, annotations) = strangers(&name, number);

@@ -65,7 +65,7 @@ impl Fleet {
     }
 
     /// A wish ends. True: nobody else has asked for the machine in the same way meanwhile.
-    pub(super) fn withdraw(&mut self, place: usize) -> bool {
+    pub(super) fn withdraw(&mut self, now_ms: i64, place: usize) -> bool {
         let kind = |place: usize| {
             let what = self.story.get(place).map(|moment| &moment.what);
             matches!(what, Some(Happening::Drained { .. }))
@@ -73,6 +73,11 @@ impl Fleet {
         let Some(wish) = self.wishes.remove(&place) else {
             return false;
         };
+        if self.ground.is_released(&wish.machine)
+            && let Some(machine) = self.ground.cluster.machines.get_mut(&wish.machine)
+        {
+            machine.given_back_ms = now_ms;
+        }
         let mut others = self.wishes.iter();
         !others.any(|(other, open)| open.machine == wish.machine && kind(*other) == kind(place))
     }

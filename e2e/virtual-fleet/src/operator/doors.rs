@@ -235,6 +235,9 @@ impl Operator {
         let ran = life
             .and_then(|life| life.slot.as_mut())
             .is_some_and(|slot| slot.rehearsed(nonces, answers, now_ms));
+        if ran {
+            ground.cluster.proven(pod_uid);
+        }
         ground.note(door, &format!("{} rehearsed: {ran}", ground.name_of(pod_uid)));
         self.doors.rehearsed(pod_uid, now_ms);
         ground.ring(door, pod_uid);

@@ -82,6 +82,7 @@ impl Operator {
             return;
         }
         self.broken.remove(&kind);
+        ground.checks.unheard.retain(|id| id.kind != kind);
         let list = list_of(&ground.store, kind, ground.list_version());
         self.caches.replace(kind, &list);
         self.touched(ground, door, kind);

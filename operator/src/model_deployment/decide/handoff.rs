@@ -11,6 +11,9 @@ use crate::model_deployment::observed::{Observed, PodSeen, Round, Start, Told};
 /// How long requests in flight may finish on a pod that loses its slot.
 const DRAIN_MILLIS: u32 = 200;
 
+/// A slot that moved no longer ago than this may have missed a start: routing follows an assignment within a second or two.
+const MISSED_MILLIS: i64 = 10_000;
+
 /// The round that runs now, as this slot must continue it. From what pods of this slot were asked; else from what another
 /// slot of the deployment was asked, which differs in the number alone.
 pub fn running(world: &World<'_>, slot: i32) -> Option<Start> {
@@ -171,7 +174,8 @@ pub fn promote(world: &World<'_>, slot: i32, assignment: &Assignment, holder: &H
         .live(pod)
         .is_some_and(|live| live.slot == slot && live.generation == assignment.generation && live.door_open);
     let told = telling(world, slot, assignment.generation);
-    let running = if knows { None } else { running(world, slot) };
+    let hears = !knows || missed_the_start(world, slot, assignment);
+    let running = if hears { running(world, slot) } else { None };
     Some(Promote {
         pod: holder.name.clone(),
         pod_uid: holder.uid.clone(),
@@ -196,7 +200,19 @@ pub fn promote_is_due(world: &World<'_>, slot: i32, assignment: &Assignment, pod
         return false;
     };
     let reported = live.slot == slot && live.generation == assignment.generation && live.door_open;
-    !reported || live.told.as_ref() != Some(&telling(world, slot, assignment.generation))
+    !reported
+        || live.told.as_ref() != Some(&telling(world, slot, assignment.generation))
+        || missed_the_start(world, slot, assignment)
+}
+
+/// The slot moved just before DAPI asked, and the request went to where it had been: other slots work on an exam that no pod of this
+/// one has heard of. DAPI asks again a block later; until then the round is theirs but for the number.
+fn missed_the_start(world: &World<'_>, slot: i32, assignment: &Assignment) -> bool {
+    let Some(exam) = &world.exam else { return false };
+    let moved_lately = assignment.generation > 0 && world.seen.now_ms - assignment.assigned_ms <= MISSED_MILLIS;
+    let rounds = world.seen.rounds.get(&world.seen.node_id(slot));
+    let heard = rounds.into_iter().flatten().any(|round| round.height == exam.height);
+    moved_lately && !heard && running(world, slot).is_some()
 }
 
 /// The demote of a pod that loses a slot. What it computed still leaves: its successor has not begun.

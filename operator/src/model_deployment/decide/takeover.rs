@@ -59,7 +59,8 @@ pub enum Need {
     Answering,
     /// Its model is loaded.
     Loaded,
-    /// Its model is loaded, and a rehearsal ran; where none could run yet, it is of the revision that it takes over from.
+    /// Its model is loaded, and a rehearsal ran; where none could run yet, it is of the revision that it takes over from, or of one
+    /// that another pod has rehearsed.
     LoadedAlike,
     /// A rehearsal ran.
     Rehearsed,
@@ -192,17 +193,22 @@ pub fn next_first_nonce_ms(world: &World<'_>) -> Option<i64> {
 }
 
 /// In an exam nobody waits for the kubelet's lease to run out. Should the pod only be out of our sight and still deliver,
-/// what the spare computes counts for nothing and costs nothing. Most others must answer: else it is we who are cut off.
+/// what the spare computes counts for nothing and costs nothing. Most other machines must answer: else it is we who are cut off.
+/// What else is on the pod's own machine bears no witness: it falls silent with it.
 fn fell_silent(world: &World<'_>, slot: i32, assignment: &Assignment, pod: &PodSeen) -> bool {
     let silent = |pod: &PodSeen| world.live(pod).filter(|live| live.link == Link::Broken);
     let Some(live) = silent(pod) else {
         return false;
     };
-    let others = || world.seen.pods.values().filter(|other| other.uid != pod.uid);
-    let heard = others().filter(|other| world.connected(other)).count();
-    let unheard = others().filter(|other| silent(other).is_some()).count();
+    let machines = |counts: &dyn Fn(&PodSeen) -> bool| -> BTreeSet<&str> {
+        let pods = world.seen.pods.values();
+        let others = pods.filter(|other| other.node_name != pod.node_name && counts(other));
+        others.map(|other| other.node_name.as_str()).collect()
+    };
+    let heard = machines(&|other| world.connected(other));
+    let unheard = machines(&|other| silent(other).is_some());
     world.seen.now_ms - live.since_ms >= SILENT_MILLIS
-        && heard > unheard
+        && heard.len() > unheard.difference(&heard).count()
         && examined_since(world, slot, assignment).is_some()
 }
 
@@ -332,11 +338,17 @@ impl<'w, 'a> Bench<'w, 'a> {
         }
     }
 
-    /// Nothing is known of what it computes but that it is of the revision of the pod that has the slot.
+    /// Nothing is known of what it computes but that it is of the revision of the pod that has the slot, or of one that another pod
+    /// has rehearsed.
     fn is_alike(&self, name: &str, pod: &PodSeen, slot: i32) -> bool {
         let holder = self.world.slots.get(&slot).and_then(|slot| slot.holder.as_ref());
         let old = holder.and_then(|holder| self.world.pod_of(holder));
-        matches!(self.world.proof(name), Proof::Missing) && old.is_some_and(|old| old.revision == pod.revision)
+        let is_known = || {
+            let mut others = self.world.seen.pods.iter();
+            others.any(|(other, seen)| seen.revision == pod.revision && self.world.proof(other).ran())
+        };
+        matches!(self.world.proof(name), Proof::Missing)
+            && (old.is_some_and(|old| old.revision == pod.revision) || is_known())
     }
 
     /// Larger is better: proof first, then a machine that stays, then revision, then a pod that held this slot before, then an

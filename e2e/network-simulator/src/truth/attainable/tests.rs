@@ -2,7 +2,7 @@ use super::*;
 use crate::truth::Slot;
 use rstest::rstest;
 
-/// A unit of so many nonces a second, by its name and what is wrong with it: `a10`, `a10 sick`, `a10 cold`, `a10 cut`.
+/// A unit of so many nonces a second, by its name and what is wrong with it: `a10`, `a10 sick`, `a10 cold`, `a10 cut`, `a10 barred`.
 fn unit(text: &str) -> Unit {
     let mut words = text.split(' ');
     let name = words.next().unwrap_or_default();
@@ -16,6 +16,7 @@ fn unit(text: &str) -> Unit {
         healthy: !troubles.contains(&"sick"),
         loaded: !troubles.contains(&"cold"),
         reachable: !troubles.contains(&"cut"),
+        assignable: !troubles.contains(&"barred"),
     }
 }
 
@@ -98,6 +99,15 @@ fn what_dapi_does_not_hear_is_lost_and_nobodys_fault(
     #[case] expected: u64,
 ) {
     assert_eq!(nonces(1, from_s, looks), expected);
+}
+
+#[rstest]
+#[case::a_spare_that_nobody_can_give_a_slot_fills_in_for_nobody(&["0: a10, c8", "20: a10, c8 barred", "40: c8 barred"], 400)]
+#[case::it_fills_in_once_somebody_can(&["0: a10, c8 barred", "40: c8 barred", "70: c8"], 640)]
+#[case::who_has_the_slot_goes_on(&["0: a10, c8", "20: a10, c8 barred"], 1000)]
+#[case::a_faster_one_is_not_given_the_slot_either(&["0: a10, c20 barred"], 1000)]
+fn nobody_computes_for_a_slot_that_nobody_could_give_it(#[case] looks: &[&str], #[case] expected: u64) {
+    assert_eq!(nonces(1, 0, looks), expected);
 }
 
 #[test]

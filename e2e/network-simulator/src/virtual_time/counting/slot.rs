@@ -162,6 +162,7 @@ impl Slot {
             healthy: !self.crashed,
             loaded: model.is_some(),
             reachable: !self.silent,
+            assignable: true,
         }
     }
 }
