@@ -347,3 +347,19 @@ fn a_look_has_to_do_where_nothing_can_compute_unless_more_is_asked_for() {
         "{report:#}"
     );
 }
+
+#[test]
+fn the_example_asks_for_what_check_takes_and_for_as_many_gpus_as_it_expects() {
+    let text = include_str!("../../examples/burn-in.yaml");
+    let pod: k8s_openapi::api::core::v1::Pod = serde_yaml::from_str(text).unwrap();
+    let container = pod.spec.unwrap().containers.remove(0);
+    let args = container.args.unwrap();
+    let output = machine(1, "")
+        .command(&args.iter().map(String::as_str).chain(["--help"]).collect::<Vec<_>>())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let gpus = &container.resources.unwrap().limits.unwrap()["nvidia.com/gpu"].0;
+    let expected = args.iter().position(|arg| arg == "--expected-gpus").unwrap() + 1;
+    assert_eq!(args[expected], *gpus);
+}

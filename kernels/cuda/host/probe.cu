@@ -1,6 +1,7 @@
 // probe.cu - kernels of the emulator's own tests: one function's numbers before they are rounded, and one misuse each.
 
 #include "../random.cuh"
+#include "../silu.cuh"
 
 namespace {
 
@@ -47,6 +48,13 @@ KERNEL probe_every_uniform(uint64_t* result) {
     }
     result[0] = count;
     result[1] = digest;
+}
+
+// The gate before it is rounded.
+KERNEL probe_silu(float* numbers, uint32_t count) {
+    for (uint32_t at = threadIdx.x; at < count; at += blockDim.x) {
+        numbers[at] = silu(numbers[at]);
+    }
 }
 
 KERNEL probe_barrier_missed_by_some() {
@@ -102,6 +110,7 @@ KERNEL probe_race(uint32_t* out) {
 
 EMULATED(probe_normals, WARP, THREADS)
 EMULATED(probe_every_uniform, WARP, THREADS)
+EMULATED(probe_silu, WARP, THREADS)
 EMULATED(probe_barrier_missed_by_some, WARP, THREADS)
 EMULATED(probe_warp_apart, WARP, THREADS)
 EMULATED(probe_lane_gone, WARP, THREADS)
