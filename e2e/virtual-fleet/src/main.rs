@@ -52,6 +52,9 @@ struct Run {
     /// Lives side by side; as many as there are cores otherwise.
     #[arg(long)]
     cores: Option<usize>,
+    /// Blocks of generation of an exam in a drawn plan; the main network has 35.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(8..=200))]
+    exam_blocks: u64,
     /// A month of the main network instead.
     #[arg(long)]
     month: bool,
@@ -171,7 +174,7 @@ fn plans(args: &Run) -> Result<Vec<Plan>> {
             let plan = if args.month {
                 Plan::month(seed)
             } else {
-                Plan::devnet(seed, args.epochs.div_ceil(lives))
+                Plan::devnet(seed, args.epochs.div_ceil(lives)).with_exams_of(args.exam_blocks)
             };
             // Every other story is of a host with two models.
             let two = args.moments > 0 && !args.month && !seed.is_multiple_of(2);

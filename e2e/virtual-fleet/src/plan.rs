@@ -216,6 +216,18 @@ impl Plan {
         }
     }
 
+    /// The same with exams of so many blocks of generation instead of eight, in epochs that are longer by what they take: a Sprint, a
+    /// confirmation, and the time in which one may begin. The main network's are 35 blocks.
+    #[must_use]
+    pub fn with_exams_of(mut self, blocks: u64) -> Self {
+        let parameters = &mut self.network["network"]["parameters"];
+        for (name, times) in [("poc_stage_duration", 1), ("epoch_length", 3)] {
+            let length = parameters[name].as_u64().unwrap_or_default();
+            parameters[name] = (length + times * blocks.saturating_sub(8)).into();
+        }
+        self
+    }
+
     /// The same with a second model, which has fewer slots, on machines that both share.
     #[must_use]
     pub fn with_two_deployments(mut self) -> Self {
@@ -266,5 +278,20 @@ impl Plan {
             },
             story: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn longer_exams_make_longer_epochs_of_the_same_network() {
+        let lengths = |blocks| {
+            let plan = Plan::devnet(1, 3).with_exams_of(blocks);
+            let lengths = plan.scenario().expect("a scenario").parameters.lengths;
+            (lengths.poc_stage_duration, lengths.epoch_length)
+        };
+        assert_eq!((lengths(8), lengths(35)), ((8, 50), (35, 131)));
     }
 }
