@@ -46,25 +46,34 @@ fn text(output: &Output) -> String {
     )
 }
 
-/// Runs the whole bench with a replica; its report.
-fn report(replica: &str) -> Value {
+/// Runs the whole bench with a script in the place of both of torch's; its report.
+fn report(torch: &str) -> Value {
+    report_under(torch, &[])
+}
+
+fn report_under(torch: &str, settings: &[(&str, &str)]) -> Value {
     let folder = tempfile::tempdir().expect("a folder");
-    let (script, json) = (folder.path().join("replica.py"), folder.path().join("report.json"));
-    fs::write(&script, replica).expect("a script");
+    let (script, json) = (folder.path().join("torch.py"), folder.path().join("report.json"));
+    fs::write(&script, torch).expect("a script");
     let [script, json] = [&script, &json].map(|path| path.to_str().expect("a path"));
-    let run = bench(&["--simulated", "--replica", script, "--json", json], &[]);
+    let arguments = ["--simulated", "--replica", script, "--experts", script, "--json", json];
+    let run = bench(&arguments, settings);
     assert!(run.status.success(), "{}", text(&run));
     serde_json::from_slice(&fs::read(json).expect("a report")).expect("JSON")
 }
 
-/// Answers as `kernels/bench/replica.py` does: each batch takes as long as it says.
+/// Answers as `kernels/bench/replica.py` and `kernels/bench/experts.py` do: each batch takes as long as it says, or a millisecond a row.
 const ANSWERS: &str = r#"
 import json, sys
-print(json.dumps({"ready": True, "torch": "0", "device": "cpu"}), flush=True)
-mode = sys.argv[sys.argv.index("--mode") + 1]
+mode, shape = sys.argv[sys.argv.index("--mode") + 1], json.loads(sys.argv[sys.argv.index("--shape") + 1])
+ready = {"ready": True, "torch": "0", "device": "cpu"}
+if "counts" in shape:
+    ready["means"] = f"{len(shape['counts'])} experts"
+print(json.dumps(ready), flush=True)
+takes = float(sum(shape["counts"])) if "counts" in shape else 7.0 if mode == "eager" else 5.0
 for line in sys.stdin:
     batches = json.loads(line)["batches"]
-    print(json.dumps({"milliseconds": [7.0 if mode == "eager" else 5.0] * batches}), flush=True)
+    print(json.dumps({"milliseconds": [takes] * batches}), flush=True)
 "#;
 
 /// Runs two turns and then breaks.
@@ -110,16 +119,64 @@ fn everybody_runs_in_one_run_and_every_series_is_long_enough() {
         let times = &report["series"][format!("{model}/eager")]["turns"][0];
         assert_eq!(times[0], 7.0);
     }
-    // Rows of others' issues are there and say that nobody measures them; the rest are figures.
     let rows = report["rows"].as_array().expect("rows");
-    let (found, missing): (Vec<_>, Vec<_>) = rows.iter().partition(|row| !row["figure"].is_null());
     assert!(
-        found.len() == 9 && missing.iter().all(|row| row["row"] == "A3"),
+        rows.len() == 13 && rows.iter().all(|row| row["figure"]["value"].is_number()),
         "{rows:?}"
     );
     // A part takes less than the whole, a stopped round loses more than it takes to notice.
     let products = rows[0]["figure"]["value"].as_f64().expect("a share");
     assert!(products > 0.0 && products < 1.0, "{products}");
+}
+
+#[test]
+fn experts_take_turns_with_torch_over_as_many_rows_as_the_router_gave_them() {
+    let report = report(ANSWERS);
+    for model in ["experts", "experts-qwen3-235b"] {
+        for name in ["layer", "grouped", "torch-bf16", "torch-fp8"] {
+            let series = &report["series"][format!("{model}/{name}")];
+            let turns = series["turns"].as_array().unwrap_or_else(|| panic!("{name}: {series}"));
+            let samples: Vec<&Value> = turns
+                .iter()
+                .flat_map(|turn| turn.as_array().expect("samples"))
+                .collect();
+            assert!(samples.len() >= 30, "{model}/{name}: {series}");
+            assert!(
+                samples.iter().all(|sample| sample.as_f64() > Some(0.0)),
+                "{model}/{name}: {series}"
+            );
+        }
+        // Two sequences of four tokens, two experts each: every pair is in a row.
+        for name in ["torch-bf16", "torch-fp8"] {
+            assert_eq!(report["series"][format!("{model}/{name}")]["turns"][0][0], 16.0);
+            assert_eq!(report["means"][format!("{model}/{name}")], "4 experts");
+        }
+        let series = |name: &str| &report["series"][format!("{model}/{name}")];
+        let counted = |name: &str, what: &str| series(name)[what].as_f64().expect("a number");
+        // Two products of 16 rows by 128 columns that meet 256 and 128.
+        assert_eq!(series("grouped")["operations"], 2.0 * 16.0 * 128.0 * 384.0);
+        assert_eq!(
+            series("torch-fp8")["operations"],
+            series("grouped")["operations"],
+            "the same work"
+        );
+        assert!(counted("layer", "operations") > counted("grouped", "operations"));
+        assert!(counted("layer", "bytes") > counted("grouped", "bytes") && counted("grouped", "bytes") > 0.0);
+    }
+}
+
+#[test]
+fn a_gpu_without_numbers_of_eight_bits_costs_the_rows_of_experts_and_no_others() {
+    let report = report_under(ANSWERS, &[("SIMULATED_CUDA_CAPABILITY", "86")]);
+    for row in report["rows"].as_array().expect("rows") {
+        let reason = row["reason"].as_str().unwrap_or_default();
+        assert_eq!(
+            reason.contains("needs a GPU of compute capability 8.9"),
+            row["row"] == "A3",
+            "{row}"
+        );
+        assert_eq!(row["figure"].is_null(), row["row"] == "A3", "{row}");
+    }
 }
 
 #[rstest]
@@ -146,6 +203,14 @@ fn a_replica_that_does_not_run_costs_its_rows_and_no_others(#[case] replica: &st
         "{eager}"
     );
     assert!(row("own products")["figure"]["value"].is_number());
+    for torch in ["torch's grouped products in bf16", "torch's grouped products in FP8"] {
+        let row = row(torch);
+        assert!(
+            row["figure"].is_null() && row["reason"].as_str().is_some_and(|text| text.contains(reason)),
+            "{row}"
+        );
+    }
+    assert!(row("a layer of FP8 experts")["figure"]["value"].is_number());
 }
 
 #[test]
@@ -168,6 +233,8 @@ fn clocks_and_what_holds_them_down_are_told_before_and_after() {
         &[
             "--simulated",
             "--replica",
+            "/nowhere",
+            "--experts",
             "/nowhere",
             "--json",
             json.to_str().expect("a path"),
@@ -336,4 +403,29 @@ fn the_replica_computes_the_published_vectors() {
         said["cases"] == 2 && said["furthest"]["bf16"].as_f64() <= Some(0.02),
         "{said}"
     );
+}
+
+/// Where torch is installed: what is compared with computes these products, in every way it has. Elsewhere it says what is missing.
+#[rstest]
+#[case::bf16("bf16", "torch.mm by expert")]
+#[case::fp8("fp8", "torch._scaled_mm by expert")]
+fn torchs_products_by_expert_are_right_or_named_missing(#[case] mode: &str, #[case] simplest: &str) {
+    let run = Command::new(std::env::var("PYTHON").unwrap_or_else(|_| "python3".into()))
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/bench/experts.py"))
+        .args(["check", "--mode", mode])
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .expect("python3 runs");
+    let said: Value = serde_json::from_slice(&run.stdout).unwrap_or_else(|_| panic!("{}", text(&run)));
+    if said["reason"]
+        .as_str()
+        .is_some_and(|reason| reason.contains("has no torch"))
+    {
+        assert_eq!(run.status.code(), Some(3));
+        return;
+    }
+    assert!(run.status.success() && said["right"] == true, "{said}");
+    // Eight bits are not multiplied on every CPU.
+    let (found, missing) = (&said["furthest"][simplest], &said["missing"][simplest]);
+    assert!(found.is_number() || mode == "fp8" && missing.is_string(), "{said}");
 }

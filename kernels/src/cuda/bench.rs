@@ -29,6 +29,9 @@ pub struct Report {
     pub uuid: String,
     /// What torch said of itself; none when it did not run.
     pub torch: Option<String>,
+    /// What each of torch's contestants computes with, by name of its series.
+    #[serde(default)]
+    pub means: BTreeMap<String, String>,
     /// Clocks before the first batch.
     pub before: Clocks,
     /// Clocks right behind the last one.

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-pub(crate) const USAGE: &str = "usage: gpu-bench [--json FILE] [--write DOCS] [--python PROGRAM] [--replica FILE] | gpu-bench table DOCS | \
+pub(crate) const USAGE: &str = "usage: gpu-bench [--json FILE] [--write DOCS] [--python PROGRAM] [--replica FILE] [--experts FILE] | gpu-bench table DOCS | \
                                 gpu-bench soak --minutes N";
 
 #[derive(Debug, PartialEq, Eq)]
@@ -21,6 +21,7 @@ pub(crate) struct Measure {
     pub(crate) write: Option<PathBuf>,
     pub(crate) python: PathBuf,
     pub(crate) replica: PathBuf,
+    pub(crate) experts: PathBuf,
     /// Tests: the simulated driver and tiny models.
     pub(crate) simulated: bool,
 }
@@ -72,6 +73,7 @@ fn measure(mut arguments: impl Iterator<Item = OsString>) -> Option<Measure> {
         write: None,
         python: "python3".into(),
         replica: concat!(env!("CARGO_MANIFEST_DIR"), "/bench/replica.py").into(),
+        experts: concat!(env!("CARGO_MANIFEST_DIR"), "/bench/experts.py").into(),
         simulated: false,
     };
     while let Some(argument) = arguments.next() {
@@ -80,6 +82,7 @@ fn measure(mut arguments: impl Iterator<Item = OsString>) -> Option<Measure> {
             "--write" => measure.write = Some(arguments.next()?.into()),
             "--python" => measure.python = arguments.next()?.into(),
             "--replica" => measure.replica = arguments.next()?.into(),
+            "--experts" => measure.experts = arguments.next()?.into(),
             "--simulated" => measure.simulated = true,
             _ => return None,
         }
@@ -102,6 +105,7 @@ mod tests {
         };
         assert_eq!((measure.json, measure.write), (Some("a.json".into()), None));
         assert!(measure.replica.ends_with("bench/replica.py") && !measure.simulated);
+        assert!(measure.experts.ends_with("bench/experts.py"));
         assert_eq!(parsed("table docs"), Some(Task::Table("docs".into())));
         let soak = Soak {
             length: Duration::from_secs(90),

@@ -1,4 +1,5 @@
-//! `gpu-bench [--json FILE] [--write DOCS] [--python PROGRAM] [--replica FILE]`: what the proof costs on a GPU, ours and others' by turns in one run.
+//! `gpu-bench [--json FILE] [--write DOCS] [--python PROGRAM] [--replica FILE] [--experts FILE]`: what the proof costs on a GPU, ours and others' by
+//! turns in one run.
 //! `gpu-bench table DOCS`: the tables of `DOCS/benchmarks.md` anew from the reports in `DOCS/benchmarks`.
 //! `gpu-bench soak --minutes N`: rounds that start and stop; exit status 1 when the process or the GPU holds more than before.
 //!
@@ -6,10 +7,12 @@
 //! |---|---|
 //! | what it is asked | [`args`] |
 //! | observe: our batches, timed by the device | [`ours`] |
+//! | observe: a layer of experts and its products, timed by the device | [`experts`] |
 //! | observe: torch's batches, in a process of its own | [`replica`] |
 //! | observe: clocks | [`clocks`] |
 //! | decide | `kernels::cuda::bench` |
-//! | apply: everybody's turns, one model after the other | [`measure`] |
+//! | apply: everybody's turns | [`turns`] |
+//! | apply: one model after the other, and what comes of it | [`measure`] |
 //! | apply: an hour of rounds | [`soak`] |
 //! | apply: reports and tables | [`document`] |
 //!
@@ -18,11 +21,13 @@
 mod args;
 mod clocks;
 mod document;
+mod experts;
 mod measure;
 mod model;
 mod ours;
 mod replica;
 mod soak;
+mod turns;
 
 use args::Task;
 use std::{

@@ -1,39 +1,23 @@
-//! Apply: everybody's turns on one model after the other, and what comes of them.
+//! Apply: one model after the other, dense ones and then layers of experts, and what comes of them.
 
 use crate::{
     Failure,
     args::Measure,
-    clocks, document,
-    model::{Drawn, Model, models},
-    ours::{self, Ours},
+    clocks, document, experts,
+    model::{Drawn, Experts, Model, layers, models},
+    ours,
     replica::Replica,
+    turns::{self, Contestant, Gathered},
 };
 use kernels::cuda::{
     CudaPrefillV2,
     bench::{
-        Clocks, Report,
+        Report,
         rows::{LEAST_STOPS, ROWS},
         samples::{Measured, Series},
-        schedule::{Length, schedule},
     },
 };
 use std::collections::BTreeMap;
-
-/// Who runs.
-enum Contestant {
-    Ours(Ours),
-    Replica(Replica),
-    /// Nobody, and why.
-    Absent(String),
-}
-
-/// What came of a contestant's turns.
-struct Gathered {
-    name: &'static str,
-    contestant: Contestant,
-    times: Vec<Vec<f64>>,
-    gaps: Vec<Vec<f64>>,
-}
 
 type All = BTreeMap<String, Measured>;
 
@@ -42,111 +26,72 @@ pub(crate) fn run(wanted: &Measure) -> Result<String, Failure> {
     let (device, uuid) = (gpu.name()?, gpu.uuid().to_owned());
     let before = clocks::read(&uuid);
     drop(gpu);
-    let (mut series, mut torch, mut after) = (All::new(), None, before.clone());
-    for model in models(wanted.simulated) {
-        let said = one_model(wanted, &model, &device, &mut series)?;
-        torch = torch.or(said.torch);
-        after = said.clocks;
-    }
-    let report = Report {
+    let mut report = Report {
         simulated: wanted.simulated,
+        after: before.clone(),
         before,
-        after,
         device,
         uuid,
-        torch,
-        rows: ROWS.iter().map(|row| row.find(&series)).collect(),
-        series,
+        torch: None,
+        means: BTreeMap::new(),
+        rows: Vec::new(),
+        series: All::new(),
     };
+    for model in models(wanted.simulated) {
+        one_model(wanted, &model, &mut report)?;
+    }
+    for layer in layers(wanted.simulated) {
+        one_layer(wanted, &layer, &mut report);
+    }
+    report.rows = ROWS.iter().map(|row| row.find(&report.series)).collect();
     document::publish(wanted, &report)
 }
 
-/// What is told of a model beside its samples.
-struct Beside {
-    /// What torch said of itself.
-    torch: Option<String>,
-    /// Clocks right behind the last batch.
-    clocks: Clocks,
-}
-
-/// Measures a model into `all`.
-fn one_model(wanted: &Measure, model: &Model, gpu: &str, all: &mut All) -> Result<Beside, Failure> {
+/// Measures a model.
+fn one_model(wanted: &Measure, model: &Model, report: &mut Report) -> Result<(), Failure> {
     eprintln!("gpu-bench: {}", model.name);
     let device = Box::new(ours::open(wanted.simulated)?);
-    let uuid = device.uuid().to_owned();
     let scheme = CudaPrefillV2::load(device, model.shape.clone(), &Drawn::new(), model.nonces, model.seq_len)?;
     let mut everybody: Vec<Gathered> = ours::parts(&scheme, model)?
         .into_iter()
-        .map(|(name, ours)| gathered(name, Contestant::Ours(ours)))
+        .map(|(name, ours)| Gathered::new(name, Contestant::Ours(ours)))
         .collect();
-    let mut torch = None;
     for mode in ["eager", "compiled"] {
-        let contestant = match Replica::start(wanted, model, mode, gpu) {
-            Ok(replica) => {
-                torch = Some(replica.torch.clone());
-                Contestant::Replica(replica)
-            }
-            Err(reason) => Contestant::Absent(reason),
-        };
-        everybody.push(gathered(mode, contestant));
+        let replica = Replica::of_model(wanted, model, mode, &report.device);
+        everybody.push(Gathered::new(mode, replica.into()));
     }
-    for turn in schedule(everybody.len(), Length::FULL) {
-        everybody[turn.contestant].take_turn(turn.dropped, turn.kept);
-    }
-    stops(model, &everybody[0], all);
-    let clocks = clocks::read(&uuid);
+    turns::take(&mut everybody);
+    stops(model, &everybody[0], &mut report.series);
+    report
+        .series
+        .insert(format!("{}/gaps", model.name), everybody[0].gaps());
+    take_in(report, model.name, &everybody);
+    Ok(())
+}
+
+/// Measures a layer of experts. What stands in its way costs its rows and no others.
+fn one_layer(wanted: &Measure, layer: &Experts, report: &mut Report) {
+    eprintln!("gpu-bench: {}", layer.name);
+    let mut everybody = experts::contestants(wanted, layer, &report.device).unwrap_or_else(|error| {
+        let absent = |name| Gathered::new(name, Contestant::Absent(error.to_string()));
+        experts::NAMES.map(absent).into()
+    });
+    turns::take(&mut everybody);
+    take_in(report, layer.name, &everybody);
+}
+
+/// What came of turns, and the clocks right behind them.
+fn take_in(report: &mut Report, model: &str, everybody: &[Gathered]) {
+    report.after = clocks::read(&report.uuid);
     for gathered in everybody {
-        let name = |what: &str| format!("{}/{what}", model.name);
-        if gathered.name == "ours" {
-            all.insert(name("gaps"), gathered.measured(model, &gathered.gaps));
-        }
-        all.insert(name(gathered.name), gathered.measured(model, &gathered.times));
-    }
-    Ok(Beside { torch, clocks })
-}
-
-const fn gathered(name: &'static str, contestant: Contestant) -> Gathered {
-    Gathered {
-        name,
-        contestant,
-        times: Vec::new(),
-        gaps: Vec::new(),
-    }
-}
-
-impl Gathered {
-    /// Runs; a contestant that fails is absent from then on, and its samples are nobody's.
-    fn take_turn(&mut self, dropped: usize, kept: usize) {
-        let ran = match &mut self.contestant {
-            Contestant::Ours(ours) => ours.run(dropped + kept).map(|spans| {
-                let kept = &spans[dropped..];
-                let gap = |span: &kernels::cuda::device::Span| span.idle.map(f64::from);
-                (
-                    kept.iter().map(|span| f64::from(span.ran)).collect(),
-                    kept.iter().filter_map(gap).collect(),
-                )
-            }),
-            Contestant::Replica(replica) => replica
-                .run(dropped + kept)
-                .map(|times| (times[dropped..].to_vec(), Vec::new())),
-            Contestant::Absent(_) => return,
-        };
-        match ran {
-            Ok((times, gaps)) if kept > 0 => {
-                self.times.push(times);
-                self.gaps.push(gaps);
+        let name = format!("{model}/{}", gathered.name);
+        if let Contestant::Replica(replica) = &gathered.contestant {
+            report.torch.get_or_insert_with(|| replica.torch.clone());
+            if let Some(means) = &replica.means {
+                report.means.insert(name.clone(), means.clone());
             }
-            Ok(_) => {}
-            Err(reason) => self.contestant = Contestant::Absent(reason),
         }
-    }
-
-    fn measured(&self, model: &Model, turns: &[Vec<f64>]) -> Measured {
-        match &self.contestant {
-            Contestant::Ours(ours) => Measured::Series(ours.series(turns.to_vec())),
-            Contestant::Replica(_) => Measured::Series(Replica::series(model, turns.to_vec())),
-            Contestant::Absent(reason) => Measured::Not { reason: reason.clone() },
-        }
+        report.series.insert(name, gathered.batches());
     }
 }
 
@@ -161,6 +106,7 @@ fn stops(model: &Model, ours: &Gathered, all: &mut All) {
             let series = |samples| {
                 Measured::Series(Series {
                     operations: 0.0,
+                    bytes: 0,
                     ..whole.series(vec![samples])
                 })
             };

@@ -3,9 +3,10 @@
 use kernels::{
     cuda::{
         Error, Shape,
+        plan::Batch,
         weights::{Part, Source},
     },
-    rng, seed,
+    moe, rng, seed,
 };
 use std::borrow::Cow;
 
@@ -41,6 +42,45 @@ pub(crate) fn models(simulated: bool) -> [Model; 2] {
         seq_len,
         replica_nonces,
     })
+}
+
+/// A layer of experts and the batch it computes.
+pub(crate) struct Experts {
+    pub(crate) name: &'static str,
+    pub(crate) shape: moe::Shape,
+    pub(crate) batch: Batch,
+}
+
+/// The layers of the table, each the first of a stack of two; on the simulated driver tiny ones under their names.
+pub(crate) fn layers(simulated: bool) -> [Experts; 2] {
+    [
+        ("experts", moe::Shape::minimax_m2(2)),
+        ("experts-qwen3-235b", moe::Shape::qwen3_235b(2)),
+    ]
+    .map(|(name, whole)| Experts {
+        name,
+        shape: if simulated { few(&whole) } else { whole },
+        batch: Batch {
+            nonces: if simulated { 2 } else { 63 },
+            seq_len: if simulated { 4 } else { 1024 },
+            k_dim: 12,
+            segments: 1,
+        },
+    })
+}
+
+const fn few(whole: &moe::Shape) -> moe::Shape {
+    moe::Shape {
+        hidden: 128,
+        heads: 2,
+        kv_heads: 2,
+        head_dim: 64,
+        rotary: 64,
+        experts: 4,
+        top_k: 2,
+        inner: 128,
+        ..*whole
+    }
 }
 
 fn qwen3(hidden: usize, layers: usize, heads: usize, inner: usize) -> Shape {
@@ -97,6 +137,7 @@ impl Source for Drawn {
 mod tests {
     use super::*;
     use half::bf16;
+    use kernels::cuda::MAX_ROWS;
 
     #[test]
     fn the_models_are_the_published_ones_and_batches_what_the_plan_picks() {
@@ -106,6 +147,21 @@ mod tests {
         assert!((small.shape.operations(1024) / 1.02e12 - 1.0).abs() < 0.01);
         assert_eq!((large.seq_len, small.seq_len), (1024, 1024));
         assert!(large.replica_nonces == 32 && small.nonces > 32);
+    }
+
+    #[test]
+    fn the_layers_are_the_published_ones_and_fit_a_grid() {
+        for (simulated, rows) in [(false, 64_512), (true, 8)] {
+            for layer in layers(simulated) {
+                assert_eq!(layer.shape.check(), Ok(()), "{}", layer.name);
+                assert_eq!(
+                    (layer.batch.nonces * layer.batch.seq_len, layer.shape.layers),
+                    (rows, 2)
+                );
+                assert!(rows <= MAX_ROWS);
+            }
+        }
+        assert_eq!(layers(false)[0].shape, moe::Shape::minimax_m2(2));
     }
 
     #[test]

@@ -41,6 +41,7 @@ pub(crate) struct Ours {
     part: Part,
     nonces: usize,
     operations: f64,
+    bytes: u64,
 }
 
 /// A number of batches, or until a stop.
@@ -95,6 +96,11 @@ impl Ours {
             part,
             nonces: batch.nonces,
             operations: ledger.operations,
+            // Of a part nobody counts them.
+            bytes: match part {
+                Part::Whole => ledger.launch_bytes + ledger.gemm_bytes,
+                _ => 0,
+            },
         })
     }
 
@@ -103,6 +109,7 @@ impl Ours {
         Series {
             nonces: self.nonces,
             operations: self.operations,
+            bytes: self.bytes,
             turns,
         }
     }

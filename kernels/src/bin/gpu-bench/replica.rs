@@ -1,4 +1,5 @@
-//! Observe: batches of the reference's procedure in torch (`kernels/bench/replica.py`), in a process that runs them when it is told to.
+//! Observe: batches in torch, of the reference's procedure (`kernels/bench/replica.py`) or of experts' products (`kernels/bench/experts.py`), in a
+//! process that runs them when it is told to.
 
 #![expect(
     clippy::disallowed_methods,
@@ -24,47 +25,82 @@ pub(crate) struct Replica {
     child: Child,
     orders: ChildStdin,
     answers: Receiver<String>,
+    /// What a batch of it is.
+    of: Series,
     /// What torch said of itself.
     pub(crate) torch: String,
+    /// What it computes with, where there is a choice.
+    pub(crate) means: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Answer {
-    Ready { torch: String, device: String },
-    Ran { milliseconds: Vec<f64> },
-    Not { reason: String },
+    Ready {
+        torch: String,
+        device: String,
+        means: Option<String>,
+    },
+    Ran {
+        milliseconds: Vec<f64>,
+    },
+    Not {
+        reason: String,
+    },
 }
 
 impl Replica {
     /// Starts it on a model; it must see the GPU of this name.
-    pub(crate) fn start(wanted: &Measure, model: &Model, mode: &str, gpu: &str) -> Result<Self, String> {
+    pub(crate) fn of_model(wanted: &Measure, model: &Model, mode: &str, gpu: &str) -> Result<Self, String> {
         let shape = &model.shape;
         let fields = json!({
             "hidden": shape.hidden, "layers": shape.layers, "heads": shape.heads, "kv_heads": shape.kv_heads, "head_dim": shape.head_dim,
             "inter": shape.inner, "eps": shape.eps, "theta": shape.theta, "qk_norm": shape.qk_norm,
         });
-        let device = if wanted.simulated { "cpu" } else { "cuda" };
         let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/vectors/v2_tiny_models.json");
-        let mut child = Command::new(&wanted.python)
+        let (seq_len, nonces) = (model.seq_len.to_string(), model.replica_nonces.to_string());
+        let mut command = Command::new(&wanted.python);
+        command
             .arg(&wanted.replica)
             .args([
                 "run",
-                "--vectors",
-                vectors,
                 "--mode",
                 mode,
-                "--device",
-                device,
+                "--vectors",
+                vectors,
                 "--shape",
                 &fields.to_string(),
             ])
-            .args([
-                "--seq-len",
-                &model.seq_len.to_string(),
-                "--nonces",
-                &model.replica_nonces.to_string(),
-            ])
+            .args(["--seq-len", &seq_len, "--nonces", &nonces]);
+        // The reference computes all rows of all layers.
+        let of = Series {
+            nonces: model.replica_nonces,
+            operations: shape.operations(model.seq_len) * model.replica_nonces as f64,
+            bytes: 0,
+            turns: Vec::new(),
+        };
+        Self::start(wanted, command, of, gpu)
+    }
+
+    /// Starts `kernels/bench/experts.py` on grouped products of so many rows by expert; `of` is what a batch of them is.
+    pub(crate) fn of_experts(
+        wanted: &Measure,
+        (hidden, inner): (usize, usize),
+        counts: &[u32],
+        (mode, of): (&str, Series),
+        gpu: &str,
+    ) -> Result<Self, String> {
+        let fields = json!({ "hidden": hidden, "inner": inner, "counts": counts });
+        let mut command = Command::new(&wanted.python);
+        command
+            .arg(&wanted.experts)
+            .args(["run", "--mode", mode, "--shape", &fields.to_string()]);
+        Self::start(wanted, command, of, gpu)
+    }
+
+    fn start(wanted: &Measure, mut command: Command, of: Series, gpu: &str) -> Result<Self, String> {
+        let mut child = command
+            .args(["--device", if wanted.simulated { "cpu" } else { "cuda" }])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -84,10 +120,14 @@ impl Replica {
             child,
             orders,
             answers,
+            of,
             torch: String::new(),
+            means: None,
         };
         match replica.answer()? {
-            Answer::Ready { torch, device } if wanted.simulated || device == gpu => replica.torch = torch,
+            Answer::Ready { torch, device, means } if wanted.simulated || device == gpu => {
+                (replica.torch, replica.means) = (torch, means);
+            }
             Answer::Ready { device, .. } => return Err(format!("torch runs on {device}, and we on {gpu}")),
             Answer::Not { reason } => return Err(reason),
             Answer::Ran { .. } => return Err("the replica answered before it was asked".into()),
@@ -115,12 +155,11 @@ impl Replica {
         }
     }
 
-    /// What batches of it are, for its samples: the reference computes all rows of all layers.
-    pub(crate) fn series(model: &Model, turns: Vec<Vec<f64>>) -> Series {
+    /// Its samples.
+    pub(crate) fn series(&self, turns: Vec<Vec<f64>>) -> Series {
         Series {
-            nonces: model.replica_nonces,
-            operations: model.shape.operations(model.seq_len) * model.replica_nonces as f64,
             turns,
+            ..self.of.clone()
         }
     }
 }

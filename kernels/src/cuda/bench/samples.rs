@@ -12,6 +12,9 @@ pub struct Series {
     pub nonces: usize,
     /// Operations of a batch; 0 where nobody counted them.
     pub operations: f64,
+    /// Bytes of device memory of a batch when every operand moves once, counted; 0 where nobody did.
+    #[serde(default)]
+    pub bytes: u64,
     /// The samples.
     pub turns: Vec<Vec<f64>>,
 }
@@ -136,6 +139,7 @@ mod tests {
         Series {
             nonces,
             operations: 2e12,
+            bytes: 0,
             turns: turns.iter().map(|turn| turn.to_vec()).collect(),
         }
     }

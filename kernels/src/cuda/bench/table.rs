@@ -63,6 +63,7 @@ fn aim(row: &Row) -> String {
     match row.aim {
         Aim::AtLeast(bound) => format!("≥ {}", number(row, bound)),
         Aim::AtMost(bound) => format!("≤ {}", number(row, bound)),
+        Aim::Told => "–".into(),
     }
 }
 
@@ -93,8 +94,10 @@ fn cell(row: &Row, found: Option<&Found>) -> String {
 
 /// What each contestant computed.
 fn rates(name: &str, report: &Report) -> String {
-    let mut text = format!("\n{name}: medians of batches, in nonces and in 10¹² operations a second.\n\n");
-    text.push_str("| model and contestant | nonces a batch | batches | ms a batch | nonces/s | 10¹²/s |\n|---|---|---|---|---|---|\n");
+    let mut text = format!(
+        "\n{name}: medians of batches, in nonces and in 10¹² operations a second; bytes of device memory are counted, not measured.\n\n"
+    );
+    text.push_str("| model and contestant | nonces a batch | batches | ms a batch | nonces/s | 10¹²/s | GB a batch |\n|---|---|---|---|---|---|---|\n");
     for (name, measured) in &report.series {
         let Measured::Series(series) = measured else { continue };
         let (Some(time), Some(rate)) = (series.time(), series.rate()) else {
@@ -103,9 +106,13 @@ fn rates(name: &str, report: &Report) -> String {
         let teraflops = series
             .teraflops()
             .map_or_else(|| "–".into(), |figure| format!("{:.0}", figure.value));
+        let bytes = match series.bytes {
+            0 => "–".into(),
+            bytes => format!("{:.1}", bytes as f64 / 1e9),
+        };
         _ = writeln!(
             text,
-            "| {name} | {} | {} | {:.2} | {:.1} | {teraflops} |",
+            "| {name} | {} | {} | {:.2} | {:.1} | {teraflops} | {bytes} |",
             series.nonces,
             series.count(),
             time.value,
@@ -126,6 +133,7 @@ mod tests {
             Measured::Series(Series {
                 nonces: 5,
                 operations: 7e13,
+                bytes: 30_000_000_000,
                 turns: vec![vec![milliseconds; 30]],
             })
         };
@@ -141,6 +149,7 @@ mod tests {
             device: device.into(),
             uuid: String::new(),
             torch: None,
+            means: BTreeMap::new(),
             before: clocks.clone(),
             after: clocks,
             rows: ROWS.iter().map(|row| row.find(&series)).collect(),
@@ -157,7 +166,7 @@ mod tests {
             "{row}"
         );
         assert!(
-            text.contains("| qwen3-8b/ours | 5 | 30 | 100.00 | 50.0 | 700 |"),
+            text.contains("| qwen3-8b/ours | 5 | 30 | 100.00 | 50.0 | 700 | 30.0 |"),
             "{text}"
         );
         assert!(text.contains("not measured: nothing measures experts/layer yet"));
