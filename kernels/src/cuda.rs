@@ -6,7 +6,7 @@
 //! | decide: what a batch runs, as values | [`plan`] over [`shape`] and [`weights`] |
 //! | decide: what that costs in launches and bytes | [`ledger`] |
 //! | apply: carries a plan out | [`device`]; on a GPU `driver` |
-//! | the scheme over it | [`round`] |
+//! | the scheme over it, of dense models and any other | [`round`], [`CudaPrefillV2`] |
 //! | decide: what its times mean | [`bench`] |
 //! | the same of experts in eight bits | [`moe`] |
 //! | the retired scheme's forward pass | [`v1`] |
@@ -16,6 +16,7 @@
 
 pub mod bench;
 pub mod burn;
+mod dense;
 pub mod device;
 pub mod driver;
 mod error;
@@ -27,8 +28,8 @@ pub mod shape;
 pub mod v1;
 pub mod weights;
 
+pub use dense::CudaPrefillV2;
 pub use device::Device;
 pub use error::{Error, OLDEST_DRIVER};
-pub use round::CudaPrefillV2;
 pub use shape::{MAX_K_DIM, MAX_ROWS, MAX_SEQ_LEN, Shape};
 pub use weights::Layout;
