@@ -42,11 +42,6 @@ pub async fn run(context: Context, stores: Stores) -> Result<(), Error> {
             targets: observed.targets.iter().map(|target| target.uid.clone()).collect(),
         };
         tell(&context, &observed, &decision);
-        let unattended = observe::unattended(&Lists::of(&stores));
-        context
-            .metrics
-            .unattended_pods
-            .set(i64::try_from(unattended).unwrap_or(i64::MAX));
         write(&context, &decision).await;
         tokio::time::sleep(PERIOD).await;
     }
@@ -89,6 +84,7 @@ async fn look(context: &Context, stores: &Stores, known: &Known) -> Observed {
         wanted,
         bound,
         targets: observe::targets(&lists),
+        unattended: observe::unattended(&lists),
         missing_before: known.missing.clone(),
         targets_before: known.targets.clone(),
     }
@@ -107,6 +103,7 @@ fn tell(context: &Context, observed: &Observed, decision: &Decision) {
     let metrics = &context.metrics;
     metrics.broken_glass.set(count(observed.broken.len()));
     metrics.policies_missing.set(count(decision.missing.len()));
+    metrics.unattended_pods.set(count(observed.unattended));
     metrics.disruption_targets.reset();
     for target in &observed.targets {
         metrics

@@ -28,6 +28,8 @@ pub struct Observed {
     pub bound: Option<BTreeSet<String>>,
     /// Slot pods that somebody tried to take away and could not: condition `DisruptionTarget` is True.
     pub targets: Vec<Target>,
+    /// Slot pods whose deployment is gone: told of, nothing is decided of them.
+    pub unattended: usize,
     /// Policies that were missing in the last pass.
     pub missing_before: BTreeSet<String>,
     /// UIDs of pods that were targets in the last pass.
